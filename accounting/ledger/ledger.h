@@ -1,0 +1,97 @@
+// The budget ledger: what was spent on which dataset, kept so that nothing ever gives budget back.
+//
+// Guarantee: when charge() returns, the charge is on disk (durable() ledgers) and will be counted by every later
+// reader; a crash, a killed process, a failed run or a resumed checkpoint never lowers what is spent. When a budget is
+// set, no number of processes and threads takes the composed epsilon of its dataset past it, not by one step.
+// The entries form a hash chain (docs/ledger.md). The chain has no key: it reveals accidents and clumsy edits, and with
+// a head kept elsewhere (a checkpoint) also a ledger that was put back; it does not stop an owner of the file who
+// rewrites all of it.
+//
+// Thread-safe. A handle that crossed fork() refuses to work in the child: open the ledger there again.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "accounting/accountants/interval.h"
+#include "accounting/event.h"
+#include "accounting/ledger/records.h"
+
+namespace hushgrad {
+
+/// Every method throws LedgerError when the file cannot be read or written, when the chain is broken, when the handle
+/// crossed a fork, or after an earlier write of this handle ended in an unknown state (the handle is then useless; what
+/// was in flight counts as spent once it is on disk).
+class Ledger {
+ public:
+  /// Opens the ledger at `path`; makes a new one, readable by its owner only, when there is none and `create` holds.
+  /// ":memory:" is a ledger that dies with its handle (durable() is false).
+  /// Throws LedgerError for a file that is no ledger, is empty, or was written by a newer version, for a symbolic or
+  /// hard link, for a network or user-space file system, and for a missing file when `create` is false; IoError when
+  /// the operating system refuses.
+  static std::shared_ptr<Ledger> open(const std::string& path, bool create = true);
+  ~Ledger();
+  Ledger(const Ledger&) = delete;
+  Ledger& operator=(const Ledger&) = delete;
+
+  /// Whether a charge survives a power cut: false for ":memory:" and for files on tmpfs or ramfs.
+  bool durable() const;
+  /// Absolute path with the links of its folder resolved, or ":memory:".
+  const std::string& path() const;
+  /// Random name of this ledger, 32 hex digits, drawn when it was made.
+  std::string id() const;
+
+  /// Caps the dataset. epsilon: finite and >= 0 (0 allows no charge that spends); delta in (0, 1). The newest budget
+  /// wins; all stay on record. A budget below what is spent already is legal: it refuses every further charge.
+  void set_budget(const std::string& dataset, double epsilon, double delta);
+  std::optional<Budget> budget(const std::string& dataset) const;
+
+  /// Records who is about to train; spends nothing. Returns the run id: 32 random hex digits.
+  std::string begin_run(const RunInfo& info);
+  /// Records that `event` is about to happen. Call it BEFORE noise is added; durable on return.
+  /// Throws BudgetExceeded when the dataset's budget does not allow the event (only a refusal entry is then written),
+  /// InvalidArgument for an unknown run, InvalidState for a finished one, Unsupported for an event that no accountant
+  /// bounds on a dataset with a budget. Whatever it throws, the caller must not release the event.
+  void charge(const std::string& run_id, const Event& event);
+  /// status: "completed" or "failed". Never changes what was spent. Finishing again with the same status does nothing;
+  /// with another it throws InvalidState.
+  void finish_run(const std::string& run_id, const std::string& status);
+
+  /// Epsilon at `delta` of every charge of every run on the dataset, composed: (lower, upper). 0 for an unknown dataset.
+  Interval spent(const std::string& dataset, double delta) const;
+  Interval run_spent(const std::string& run_id, double delta) const;
+  /// The charges as one event: a composition that holds each distinct event once, with how often it happened, in order
+  /// of first use (composition does not depend on order). Empty composition for an unknown dataset.
+  Event dataset_history(const std::string& dataset) const;
+  Event run_history(const std::string& run_id) const;
+
+  /// Names with a run or a budget, in order of first use.
+  std::vector<std::string> datasets() const;
+  /// All runs, or those of one dataset, in order of begin_run.
+  std::vector<RunRecord> runs(const std::optional<std::string>& dataset = std::nullopt) const;
+  RunRecord run(const std::string& run_id) const;
+  /// One row a charge, in order; of everything, of one dataset, or of one run.
+  std::vector<StepRecord> steps(const std::optional<std::string>& dataset = std::nullopt,
+                                const std::optional<std::string>& run_id = std::nullopt) const;
+
+  LedgerHead head() const;
+  /// Whether the chain holds this entry. False for a head kept elsewhere means that the ledger was put back or forked.
+  bool contains(const LedgerHead& head) const;
+  /// Entries as stored, good or bad, from sequence `first` on, at most `limit`. Works on a broken chain.
+  std::vector<LedgerEntry> entries(std::int64_t first = 1, std::int64_t limit = INT64_MAX) const;
+  /// Reads everything again: the file's own consistency, its schema, the chain, and that every entry makes sense after
+  /// the ones before it. Works on a broken chain; throws only when the file cannot be read at all.
+  VerifyResult verify() const;
+
+ private:
+  struct Impl;
+  explicit Ledger(std::unique_ptr<Impl> impl);
+
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace hushgrad
