@@ -1,0 +1,88 @@
+// A local keyring: one file, mode 0600, that holds one key-encryption key a dataset. Format: docs/formats/keyring.md.
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "dpcore/keys/secret_bytes.h"
+
+namespace hushgrad {
+
+/// What may be shown of a key. No key material.
+struct KeyInfo {
+  std::string id;       // 32 lower-case hex digits, random; names the key, says nothing about it
+  std::string dataset;  // see check_dataset_name()
+  std::string created;  // UTC, "2026-01-31T12:00:00Z"; informative
+  std::string state;    // "active": seals and opens; "retired": opens only
+};
+
+/// A data key as it may be stored: encrypted under the dataset key `key_id`.
+struct WrappedKey {
+  std::string key_id;
+  std::vector<std::byte> bytes;  // AES-256-KWP of a 32-byte key: 40 bytes
+};
+
+/// Throws InvalidArgument unless `dataset` is 1..128 characters of [A-Za-z0-9._:@/-], starts with a letter or digit,
+/// and holds neither ".." nor "//". The name is stored in clear in keyrings and sealed files: no patient data in it.
+void check_dataset_name(const std::string& dataset);
+
+/// Guarantees:
+///  - The file is created with mode 0600, replaced atomically and durably (temp file, fsync, rename, fsync of the
+///    folder); after a crash it is the old or the new keyring, and two processes that add keys lose none.
+///  - A file that is a symlink, not regular, owned by somebody else, or open to group or others is refused.
+///  - A keyring that was altered or cut by accident is refused (SHA-384 over its text). It is no defence against
+///    somebody who may write the file: who holds the keyring holds the data.
+///  - Key material lives in SecretBytes and is never part of a message or of KeyInfo.
+/// Errors: KeyError (missing or refused file, malformed content, unknown dataset or key), InvalidArgument (dataset
+/// name), IoError (operating system). Not safe for concurrent use of one object while it is being changed.
+class Keyring {
+ public:
+  /// Makes an empty keyring. IoError when something, even a dangling symlink, already stands at `path`.
+  static Keyring create(const std::string& path);
+  static Keyring open(const std::string& path);
+
+  Keyring(Keyring&&) noexcept = default;
+  Keyring& operator=(Keyring&&) noexcept = default;
+
+  const std::string& path() const { return path_; }
+
+  /// Adds a random 256-bit key for `dataset`; does nothing when the dataset has an active key.
+  void create_key(const std::string& dataset);
+  /// Retires the active key of `dataset` and adds a new one. Files sealed earlier still open.
+  /// KeyError when the dataset has no key.
+  void rotate_key(const std::string& dataset);
+  /// Whether `dataset` has an active key.
+  bool has_key(const std::string& dataset) const;
+  /// All keys in order of creation.
+  std::vector<KeyInfo> list() const;
+
+  /// Wraps a 32-byte data key under the active key of `dataset` (AES-256-KWP, NIST SP 800-38F section 6.3).
+  /// KeyError when the dataset has no active key, InvalidArgument when data_key is not 32 bytes.
+  WrappedKey wrap(const std::string& dataset, std::span<const std::byte> data_key) const;
+  /// The data key. KeyError when this keyring holds no key of that id (no other key is tried), SealError when the
+  /// wrapped bytes are not intact under it.
+  SecretBytes unwrap(const WrappedKey& wrapped) const;
+  /// The dataset the key of that id belongs to. KeyError when unknown.
+  const std::string& dataset_of(const std::string& key_id) const;
+
+ private:
+  struct Key {
+    KeyInfo info;
+    SecretBytes secret;
+  };
+  Keyring(std::string path, std::vector<Key> keys) : path_(std::move(path)), keys_(std::move(keys)) {}
+
+  static std::vector<Key> parse(std::span<const std::byte> text);
+  static SecretBytes serialize(const std::vector<Key>& keys);
+  static std::vector<Key> read(int descriptor, const std::string& path);
+  const Key* active(const std::string& dataset) const;
+  const Key& find(const std::string& key_id) const;
+  void update(const std::string& dataset, bool retire_active);
+
+  std::string path_;
+  std::vector<Key> keys_;
+};
+
+}  // namespace hushgrad
