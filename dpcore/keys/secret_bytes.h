@@ -34,4 +34,7 @@ class SecretBytes {
   std::size_t size_;
 };
 
+/// Fills `out` with random bytes that will be public, such as IVs (OpenSSL RAND_bytes). IoError.
+void fill_random(std::span<std::byte> out);
+
 }  // namespace hushgrad

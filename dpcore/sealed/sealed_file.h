@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "dpcore/keys/durable_file.h"
 #include "dpcore/keys/keyring.h"
 
 namespace hushgrad {
@@ -27,16 +28,13 @@ struct SealedCore {
   std::string dataset;                // whose key seals the file; rules: check_dataset_name()
   std::string run_id;
   std::int64_t step = 0;              // >= 0
-  std::string plan_json;              // the privacy plan, one JSON document, kept byte for byte
+  std::string plan_json = "{}";       // the privacy plan, one JSON document, kept byte for byte
   std::int64_t ledger_sequence = 0;   // >= 0; position of the ledger when this was written
   std::string ledger_hash;
-  std::string epsilon_json;           // what was spent, one JSON document; informative
+  std::string epsilon_json = "{}";    // what was spent, one JSON document; informative
 
   bool operator==(const SealedCore&) const = default;
 };
-
-/// What to do when something already stands at the path.
-enum class IfExists { refuse, replace };
 
 /// Writes a sealed file, durably and atomically: at `path` there is, at every moment and after a crash or kill, the old
 /// file, nothing, or the complete new file, never a part. Mode 0600. Only ciphertext reaches the disk. A killed process

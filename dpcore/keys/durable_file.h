@@ -1,0 +1,61 @@
+// A file that appears complete or not at all.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+namespace hushgrad {
+
+/// What to do when something already stands at the path.
+enum class IfExists { refuse, replace };
+
+/// Writes to a temporary file `.<32 hex digits>.hgtmp` in the folder of `path` (O_EXCL, O_NOFOLLOW, mode 0600) and gives
+/// it its name only when it is complete and on disk. The folder is opened once: renaming or replacing it meanwhile does
+/// not redirect the file. `refuse` holds also against something that appears while writing (RENAME_NOREPLACE);
+/// `replace` replaces regular files only. Until publish() succeeds, destruction removes the temporary file.
+/// Errors: IoError; InvalidArgument for a path without a file name. After an error the object only wants destruction:
+/// fsync is never tried twice, for the second try may report success on pages that were lost.
+class DurableFile {
+ public:
+  DurableFile(const std::string& path, IfExists if_exists);
+  ~DurableFile();
+  DurableFile(const DurableFile&) = delete;
+  DurableFile& operator=(const DurableFile&) = delete;
+
+  /// Writes all of `bytes` at `offset`. Safe to call from several threads for disjoint ranges.
+  void write_at(std::uint64_t offset, std::span<const std::byte> bytes);
+
+  /// fsync, rename to the final name, fsync of the folder. Once.
+  void publish();
+
+ private:
+  void refuse_target() const;
+  void rename_without_replacing();
+  [[noreturn]] void fail(const char* step) const;
+
+  std::string path_, name_, temporary_;
+  IfExists if_exists_;
+  int folder_ = -1;
+  int file_ = -1;
+  bool pending_ = false;  // whether the temporary file exists
+};
+
+/// Reads exactly out.size() bytes at `offset` of an open file; false when the file ends before. IoError.
+bool read_at(int descriptor, std::uint64_t offset, std::span<std::byte> out, const std::string& path);
+
+/// Closes a descriptor when it goes out of scope.
+class Descriptor {
+ public:
+  explicit Descriptor(int descriptor) : descriptor_(descriptor) {}
+  ~Descriptor();
+  Descriptor(Descriptor&& other) noexcept : descriptor_(other.descriptor_) { other.descriptor_ = -1; }
+  Descriptor& operator=(Descriptor&& other) noexcept;
+  int get() const { return descriptor_; }
+
+ private:
+  int descriptor_;
+};
+
+}  // namespace hushgrad

@@ -1,0 +1,66 @@
+#include "dpcore/keys/secret_bytes.h"
+
+#include <utility>
+
+#include <openssl/crypto.h>
+#include <openssl/err.h>
+#include <openssl/rand.h>
+
+#include "dpcore/error.h"
+#include "dpcore/keys/bytes.h"
+
+namespace hushgrad {
+namespace {
+
+constexpr std::size_t kSecureHeapBytes = 64 * 1024;  // small enough for the usual RLIMIT_MEMLOCK
+constexpr std::size_t kLargestSecureBlock = 4096;    // a large block would only crowd out the keys
+
+std::byte* allocate(std::size_t size) {
+  if (size == 0) return nullptr;
+  static const bool initialized = CRYPTO_secure_malloc_initialized() || CRYPTO_secure_malloc_init(kSecureHeapBytes, 32);
+  void* data = nullptr;
+  if (initialized && size <= kLargestSecureBlock) data = OPENSSL_secure_zalloc(size);
+  if (data == nullptr) {
+    ERR_clear_error();
+    data = OPENSSL_zalloc(size);
+  }
+  if (data == nullptr) throw IoError(message("[secret_bytes] Expected ", size, " bytes of memory, received none."));
+  return static_cast<std::byte*>(data);
+}
+
+[[noreturn]] void fail() {
+  ERR_clear_error();
+  throw IoError("[random] Expected random bytes from OpenSSL, received an error. Check the entropy source of this machine.");
+}
+
+}  // namespace
+
+SecretBytes::SecretBytes(std::size_t size) : data_(allocate(size)), size_(size) {}
+
+SecretBytes SecretBytes::random(std::size_t size) {
+  SecretBytes secret(size);
+  if (RAND_priv_bytes_ex(nullptr, openssl_out(secret.bytes()), size, 0) != 1) fail();
+  return secret;
+}
+
+SecretBytes::SecretBytes(SecretBytes&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+
+SecretBytes& SecretBytes::operator=(SecretBytes&& other) noexcept {
+  if (this == &other) return *this;
+  release();
+  data_ = std::exchange(other.data_, nullptr);
+  size_ = std::exchange(other.size_, 0);
+  return *this;
+}
+
+SecretBytes::~SecretBytes() { release(); }
+
+// Wipes, and knows by the address from which of the two heaps the block came.
+void SecretBytes::release() noexcept { OPENSSL_secure_clear_free(data_, size_); }
+
+void fill_random(std::span<std::byte> out) {
+  if (RAND_bytes_ex(nullptr, openssl_out(out), out.size(), 0) != 1) fail();
+}
+
+}  // namespace hushgrad
