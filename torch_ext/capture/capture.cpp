@@ -1,0 +1,523 @@
+#include "torch_ext/capture/capture.h"
+
+#include <torch/csrc/autograd/engine.h>
+#include <torch/csrc/autograd/function_hook.h>
+#include <torch/csrc/autograd/graph_task.h>
+#include <torch/csrc/autograd/variable.h>
+
+#include <mutex>
+
+#include "dpcore/error.h"
+#include "torch_ext/capture/prober.h"
+#include "torch_ext/rules/rule.h"
+
+namespace hushgrad {
+namespace {
+
+/// What probing has shown of all graphs with one signature.
+struct Structure {
+  Promotions promotions;
+  std::vector<std::vector<std::vector<RowMap>>> maps;  // [site][backprop] -> survivors
+  bool proven = false;
+};
+
+/// Per-sample gradients waiting at the boundary of a subgraph of parameters.
+struct CompositeGradient {
+  Edge boundary;
+  std::unique_ptr<Contribution> contribution;
+};
+
+struct ParameterGradient {
+  Use use;
+  std::unique_ptr<Contribution> contribution;
+};
+
+bool preserves_every_value(const Use& use) {
+  for (const PathStep& step : use.path) {
+    const std::string name = step.node->name();
+    if (name != "TBackward0" && name != "ViewBackward0" && name != "UnsafeViewBackward0" && name != "ToCopyBackward0") return false;
+  }
+  return true;
+}
+
+bool same_path(const Use& x, const Use& y) {
+  if (x.path.size() != y.path.size() || edge_sizes(x.boundary) != edge_sizes(y.boundary)) return false;
+  for (std::size_t i = 0; i < x.path.size(); ++i) {
+    if (x.path[i].node->name() != y.path[i].node->name()) return false;
+  }
+  return preserves_every_value(x) && preserves_every_value(y);
+}
+
+std::string mixing_message(const std::string& mixer, const std::string& where) {
+  return message("[watch] Expected each sample's output to depend on that sample only, received a graph in which ", mixer,
+                 " mixes the samples of the batch before ", where,
+                 ". Replace batch statistics (BatchNorm, centring, softmax, sorting or rolling over the batch) by per-sample "
+                 "ones, for example BatchNorm by GroupNorm.");
+}
+
+}  // namespace
+
+class GraphCapture::Impl : public std::enable_shared_from_this<GraphCapture::Impl> {
+ public:
+  Impl(std::vector<at::Tensor> parameters, std::vector<std::string> names, CaptureOptions options)
+      : parameters_(std::move(parameters), std::move(names)), options_(options), pass_(options.max_grad_norm) {}
+
+  void guard_parameters();
+  void release_parameters();
+  void begin_batch(std::int64_t size);
+  bool watch(const std::vector<at::Tensor>& outputs);
+  bool has_gradients() const { return !gradients_.empty() || !composites_.empty() || completed_; }
+  void accumulate();
+  void discard(bool all);
+  ClippedSum finish();
+  std::vector<at::Tensor> take_sums() { return std::move(sums_); }
+  const CaptureOptions& options() const { return options_; }
+
+  void on_backward(const Site& site, const std::vector<RowMap>& maps, std::int64_t batch, const variable_list& backprops);
+
+ private:
+  struct Prepared {
+    Walk walk;
+    std::vector<std::vector<RowMap>> maps;  // [site][backprop], resolved
+  };
+
+  Prepared prove(const std::vector<Edge>& roots, const std::vector<ProbedOutput>& outputs, Structure& structure);
+  bool resolve_known(const Walk& walk, const Structure& structure, Prepared& prepared) const;
+  void check_earlier_sites(const Walk& walk, const std::vector<ProbedOutput>& outputs);
+  void attach(const Site& site, std::vector<RowMap> maps);
+  void cut(const Site& site);
+  void settle_composites();
+  std::unique_ptr<Contribution> combined(std::vector<ParameterGradient>& uses);
+  at::Tensor per_sample_of(ParameterGradient& gradient);
+
+  ParameterIndex parameters_;
+  CaptureOptions options_;
+  ClippingPass pass_;
+  std::unordered_map<std::uint64_t, Structure> structures_;
+
+  std::int64_t batch_ = -1;                   // -1: no batch has begun
+  bool watched_ = false;
+  std::unordered_map<const Node*, std::vector<RowMap>> attached_;  // sites of this batch
+  std::mutex mutex_;                          // device threads of the engine
+  int task_ = -1;                             // graph task whose gradients are arriving
+  bool completed_ = false;                    // a backward pass of this batch ran to its end
+  std::vector<ParameterGradient> gradients_, arriving_;
+  std::vector<CompositeGradient> composites_, arriving_composites_;
+  std::vector<at::Tensor> sums_;              // of the logical batch
+  std::int64_t accumulated_ = 0;
+};
+
+namespace {
+
+/// Sits on a node that computes with private parameters.
+struct SiteHook final : torch::autograd::FunctionPreHook {
+  SiteHook(std::weak_ptr<GraphCapture::Impl> capture, Site site, std::vector<RowMap> maps, std::int64_t batch)
+      : capture(std::move(capture)), site(std::move(site)), maps(std::move(maps)), batch(batch) {
+    node = this->site.node.get();
+    this->site.node = NodePtr();  // the node owns this hook: holding it back would be a cycle
+  }
+
+  variable_list operator()(const variable_list& backprops) override {
+    auto alive = capture.lock();
+    if (!alive) return backprops;
+    Site here = site;
+    here.node = node->getptr();
+    alive->on_backward(here, maps, batch, backprops);
+    return backprops;
+  }
+
+  std::weak_ptr<GraphCapture::Impl> capture;
+  Site site;
+  std::vector<RowMap> maps;
+  std::int64_t batch;
+  Node* node;
+};
+
+/// Sits on the accumulator of a private parameter: nothing may arrive there.
+struct RefuseOrdinaryGradient final : torch::autograd::FunctionPreHook {
+  explicit RefuseOrdinaryGradient(std::string name) : name(std::move(name)) {}
+  variable_list operator()(const variable_list&) override {
+    throw PrivacyViolation(message(
+        "[backward] Expected every gradient of private parameter '", name,
+        "' to pass per-sample clipping, received an ordinary one. The loss uses the parameter outside the watched forward pass: "
+        "call the model itself (not a submodule or its weights), use checkpoint(..., use_reentrant=False), and put weight "
+        "penalties into the optimizer (weight_decay)."));
+  }
+  std::string name;
+};
+
+}  // namespace
+
+void GraphCapture::Impl::guard_parameters() {
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    parameters_.accumulator(i)->add_pre_hook(std::make_unique<RefuseOrdinaryGradient>(parameters_.name(i)));
+  }
+}
+
+void GraphCapture::Impl::release_parameters() {
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    auto& hooks = parameters_.accumulator(i)->pre_hooks();
+    std::erase_if(hooks, [](const auto& hook) { return dynamic_cast<RefuseOrdinaryGradient*>(hook.get()) != nullptr; });
+  }
+}
+
+void GraphCapture::Impl::begin_batch(std::int64_t size) {
+  if (size < 0) throw InvalidArgument(message("[begin_batch] Expected a batch size >= 0, received ", size, "."));
+  if (has_gradients()) {
+    throw InvalidState("[begin_batch] Expected the last batch to be stepped or discarded, received a new batch. Call "
+                       "optimizer.step() after each backward pass, or zero_grad() to drop a batch; to sum several physical "
+                       "batches into one step use BatchMemoryManager.");
+  }
+  discard(false);
+  batch_ = size;
+}
+
+bool GraphCapture::Impl::watch(const std::vector<at::Tensor>& outputs) {
+  if (batch_ < 0) throw InvalidState("[watch] Expected begin_batch() before watch(). Say how many samples the batch holds.");
+  std::vector<at::Tensor> differentiable;
+  std::vector<Edge> roots;
+  for (const at::Tensor& output : outputs) {
+    if (!output.defined() || !output.requires_grad()) continue;
+    Edge edge = torch::autograd::impl::gradient_edge(output);
+    if (!edge.function || parameters_.find(edge.function.get()) >= 0) continue;
+    differentiable.push_back(output);
+    roots.push_back(std::move(edge));
+  }
+  watched_ = true;
+  if (roots.empty()) return false;
+  Walk plain = walk_graph(roots, parameters_, {});
+  if (plain.sites.empty()) return false;
+  if (batch_ == 0) {
+    for (const Site& site : plain.sites) cut(site);
+    return false;
+  }
+  Structure& structure = structures_[plain.signature];
+  Prepared prepared;
+  const bool known = structure.proven && resolve_known(structure.promotions.empty() ? plain : walk_graph(roots, parameters_, structure.promotions), structure, prepared);
+  if (!known) prepared = prove(roots, batched_outputs(differentiable, batch_, options_.batch_first), structure);
+  for (std::size_t i = 0; i < prepared.walk.sites.size(); ++i) attach(prepared.walk.sites[i], std::move(prepared.maps[i]));
+  return !known;
+}
+
+bool GraphCapture::Impl::resolve_known(const Walk& walk, const Structure& structure, Prepared& prepared) const {
+  if (structure.maps.size() != walk.sites.size()) return false;
+  prepared.maps.clear();
+  for (std::size_t s = 0; s < walk.sites.size(); ++s) {
+    const NodePtr& node = walk.sites[s].node;
+    if (structure.maps[s].size() != node->num_inputs()) return false;
+    auto& resolved = prepared.maps.emplace_back();
+    for (std::uint32_t nr = 0; nr < node->num_inputs(); ++nr) {
+      if (structure.maps[s][nr].empty()) {  // never reached by a backprop
+        resolved.push_back({-1, true});
+        continue;
+      }
+      const auto map = resolve(structure.maps[s][nr], edge_sizes(Edge(node, nr)), batch_);
+      if (!map) return false;
+      resolved.push_back(*map);
+    }
+  }
+  prepared.walk = walk;
+  return true;
+}
+
+GraphCapture::Impl::Prepared GraphCapture::Impl::prove(const std::vector<Edge>& roots, const std::vector<ProbedOutput>& outputs,
+                                                       Structure& structure) {
+  if (outputs.empty()) {
+    throw Unsupported(message("[watch] Expected an output with the batch of ", batch_, " samples in dimension ",
+                              options_.batch_first ? 0 : 1,
+                              ", received none. Return per-sample outputs from the model (a loss summed over the batch inside "
+                              "the model hides which sample is which), or set batch_first."));
+  }
+  Promotions promotions = structure.promotions;
+  while (true) {
+    Prepared prepared{walk_graph(roots, parameters_, promotions), {}};
+    const auto& sites = prepared.walk.sites;
+    ProbeTargets targets;
+    std::vector<std::pair<std::size_t, std::uint32_t>> owner;
+    std::vector<std::vector<RowEvidence>> evidence(sites.size());
+    for (std::size_t s = 0; s < sites.size(); ++s) {
+      for (std::uint32_t nr = 0; nr < sites[s].node->num_inputs(); ++nr) {
+        targets.push_back(Edge(sites[s].node, nr));
+        owner.push_back({s, nr});
+        evidence[s].emplace_back(candidate_maps(edge_sizes(targets.back()), batch_));
+      }
+    }
+    std::vector<std::vector<char>> reached(sites.size());
+    for (std::size_t s = 0; s < sites.size(); ++s) reached[s].resize(evidence[s].size());
+    if (batch_ > 1) {
+      probe(outputs, batch_, targets, [&](std::size_t t, const at::Tensor& backprop, const at::Tensor& seeded) {
+        const auto [s, nr] = owner[t];
+        reached[s][nr] = true;
+        evidence[s][nr].observe(backprop, seeded);
+      });
+    }
+
+    check_earlier_sites(prepared.walk, outputs);
+    bool promoted = false, decided = batch_ > 1;
+    structure.maps.clear();
+    for (std::size_t s = 0; s < sites.size(); ++s) {
+      auto& resolved = prepared.maps.emplace_back();
+      auto& kept = structure.maps.emplace_back();
+      for (std::uint32_t nr = 0; nr < evidence[s].size(); ++nr) {
+        const RowEvidence& e = evidence[s][nr];
+        const auto sizes = edge_sizes(Edge(sites[s].node, nr));
+        const bool nothing_seen = batch_ > 1 && !reached[s][nr];
+        if (nothing_seen) {
+          resolved.push_back({-1, true});
+          kept.emplace_back();
+          continue;
+        }
+        const auto map = e.refuted() ? std::nullopt : std::optional(resolve(e.survivors(), sizes, batch_).value_or(e.survivors().front()));
+        if (!map) {
+          if (!leads_to_parameters_only(sites[s])) {
+            throw Unsupported(mixing_message(name_the_mixer(outputs, batch_, prepared.walk), describe(sites[s], parameters_)));
+          }
+          promotions.insert(sites[s].position);
+          promoted = true;
+          break;
+        }
+        decided = decided && e.decided();
+        resolved.push_back(*map);
+        kept.push_back(e.survivors());
+      }
+    }
+    if (promoted) continue;
+    structure.promotions = promotions;
+    structure.proven = decided;
+    return prepared;
+  }
+}
+
+// A graph may lead into one that an earlier forward pass of this batch built: what lies between them must not mix either.
+void GraphCapture::Impl::check_earlier_sites(const Walk& walk, const std::vector<ProbedOutput>& outputs) {
+  ProbeTargets targets;
+  std::vector<RowEvidence> evidence;
+  for (const NodePtr& node : walk.nodes) {
+    const auto earlier = attached_.find(node.get());
+    if (earlier == attached_.end()) continue;
+    for (std::uint32_t nr = 0; nr < node->num_inputs(); ++nr) {
+      targets.push_back(Edge(node, nr));
+      evidence.emplace_back(std::vector<RowMap>{earlier->second[nr]});
+    }
+  }
+  if (targets.empty() || batch_ < 2) return;
+  probe(outputs, batch_, targets, [&](std::size_t t, const at::Tensor& backprop, const at::Tensor& seeded) {
+    evidence[t].observe(backprop, seeded);
+  });
+  for (std::size_t t = 0; t < targets.size(); ++t) {
+    if (!evidence[t].refuted()) continue;
+    throw Unsupported(mixing_message(name_the_mixer(outputs, batch_, walk), targets[t].function->name()));
+  }
+}
+
+void GraphCapture::Impl::cut(const Site& site) {
+  for (const Use& use : site.uses) site.node->next_edges()[use.edge] = Edge();
+}
+
+void GraphCapture::Impl::attach(const Site& site, std::vector<RowMap> maps) {
+  cut(site);
+  attached_.emplace(site.node.get(), maps);
+  site.node->add_pre_hook(std::make_unique<SiteHook>(weak_from_this(), site, std::move(maps), batch_));
+}
+
+void GraphCapture::Impl::on_backward(const Site& site, const std::vector<RowMap>& maps, std::int64_t batch, const variable_list& backprops) {
+  // torch.autograd.grad(...) for inputs runs through here too; it asks for no gradient of ours.
+  const auto* exec_info = torch::autograd::get_current_graph_task_exec_info();
+  if (exec_info && !exec_info->empty()) return;
+  if (at::GradMode::is_enabled()) {
+    throw Unsupported("[backward] Expected create_graph=False, received create_graph=True. Second derivatives of private "
+                      "parameters have no per-sample rule; drop the gradient penalty or take it on inputs only.");
+  }
+  std::lock_guard<std::mutex> lock(mutex_);
+  const int task = torch::autograd::get_current_graph_task_id();
+  if (task != task_) {
+    task_ = task;
+    arriving_.clear();  // of a backward pass that failed half-way
+    arriving_composites_.clear();
+    torch::autograd::Engine::get_default_engine().queue_callback([weak = weak_from_this()] {
+      auto self = weak.lock();
+      if (!self) return;
+      std::lock_guard<std::mutex> inner(self->mutex_);
+      std::move(self->arriving_.begin(), self->arriving_.end(), std::back_inserter(self->gradients_));
+      std::move(self->arriving_composites_.begin(), self->arriving_composites_.end(), std::back_inserter(self->composites_));
+      self->arriving_.clear();
+      self->arriving_composites_.clear();
+      self->completed_ = true;
+      self->task_ = -1;
+    });
+  }
+  Contributions contributions = apply_rules({site, backprops, maps, batch, parameters_});
+  for (std::size_t i = 0; i < site.uses.size(); ++i) {
+    if (!contributions[i]) continue;
+    const Use& use = site.uses[i];
+    if (use.parameter >= 0) {
+      arriving_.push_back({use, std::move(contributions[i])});
+    } else {
+      arriving_composites_.push_back({use.boundary, std::move(contributions[i])});
+    }
+  }
+}
+
+void GraphCapture::Impl::settle_composites() {
+  if (composites_.empty()) return;
+  // A subgraph of parameters is linear in its backprop: sample by sample from the boundaries to the parameters. All
+  // boundaries go at once, since several may meet in one parameter.
+  std::vector<Edge> roots, leaves;
+  std::vector<at::Tensor> seeds;
+  for (CompositeGradient& composite : composites_) {
+    roots.push_back(composite.boundary);
+    seeds.push_back(composite.contribution->per_sample());
+  }
+  std::vector<std::size_t> reached;
+  const Walk walk = walk_graph(roots, parameters_, {});
+  for (const NodePtr& node : walk.nodes) {
+    if (const auto p = parameters_.find(node.get()); p >= 0) {
+      reached.push_back(static_cast<std::size_t>(p));
+      leaves.push_back(Edge(node, 0));
+    }
+  }
+  std::vector<std::vector<at::Tensor>> gradients(leaves.size());
+  for (std::int64_t b = 0; b < batch_; ++b) {
+    variable_list inputs;
+    for (std::size_t i = 0; i < seeds.size(); ++i) {
+      const auto& metadata = roots[i].function->input_metadata(roots[i].input_nr);
+      inputs.push_back(seeds[i][b].to(metadata.dtype().toScalarType()));
+    }
+    const variable_list out = torch::autograd::Engine::get_default_engine().execute(roots, inputs, true, false, false, leaves);
+    for (std::size_t i = 0; i < leaves.size(); ++i) {
+      gradients[i].push_back(out[i].defined() ? at_least_float(out[i]) : at::zeros_like(parameters_.parameter(reached[i]), at::kFloat));
+    }
+  }
+  for (std::size_t i = 0; i < leaves.size(); ++i) {
+    Use use{0, leaves[i], static_cast<std::int64_t>(reached[i]), {}};
+    gradients_.push_back({use, std::make_unique<Instantiated>(at::stack(gradients[i]))});
+  }
+  composites_.clear();
+}
+
+at::Tensor GraphCapture::Impl::per_sample_of(ParameterGradient& gradient) {
+  const at::Tensor boundary = gradient.contribution->per_sample();
+  if (gradient.use.path.empty()) return boundary;
+  std::vector<at::Tensor> rows;
+  for (std::int64_t b = 0; b < batch_; ++b) rows.push_back(follow_path(gradient.use, boundary[b]));
+  return at::stack(rows);
+}
+
+// Several uses of one parameter are one gradient: its norm is not the sum of their norms.
+std::unique_ptr<Contribution> GraphCapture::Impl::combined(std::vector<ParameterGradient>& uses) {
+  bool alike = true;
+  for (const ParameterGradient& other : uses) alike = alike && same_path(uses[0].use, other.use);
+  if (alike) {
+    std::vector<std::unique_ptr<Contribution>> parts;
+    for (ParameterGradient& use : uses) parts.push_back(std::move(use.contribution));
+    if (auto merged = parts[0]->merge(parts)) return merged;
+    for (std::size_t i = 0; i < uses.size(); ++i) uses[i].contribution = std::move(parts[i]);
+  }
+  at::Tensor total;
+  for (ParameterGradient& use : uses) {
+    const at::Tensor rows = per_sample_of(use);
+    total = total.defined() ? total + rows : rows;
+    use.contribution.reset();
+  }
+  uses.resize(1);
+  uses[0].use.path.clear();
+  return std::make_unique<Instantiated>(total);
+}
+
+void GraphCapture::Impl::accumulate() {
+  if (batch_ < 0) throw InvalidState("[step] Expected a batch, received none. Run forward and backward before step().");
+  if (batch_ > 0 && !completed_) {
+    throw InvalidState("[step] Expected a backward pass through the private model since the batch began, received none. Call "
+                       "model(batch) and loss.backward() before optimizer.step(), in training mode and without torch.no_grad().");
+  }
+  at::NoGradGuard no_grad;
+  settle_composites();
+  std::vector<std::vector<ParameterGradient>> by_parameter(parameters_.size());
+  for (ParameterGradient& gradient : gradients_) by_parameter[gradient.use.parameter].push_back(std::move(gradient));
+  gradients_.clear();
+
+  at::Tensor squared_norms = at::zeros({std::max<std::int64_t>(batch_, 0)}, at::kDouble);
+  for (auto& uses : by_parameter) {
+    if (uses.empty()) continue;
+    if (uses.size() > 1) uses[0].contribution = combined(uses);
+    squared_norms += uses[0].contribution->squared_norms().to(at::kCPU);
+  }
+  // The criterion divided by the batch; a sample's own gradient is that much larger.
+  const double scale = options_.loss_reduction == LossReduction::mean ? static_cast<double>(batch_) : 1.0;
+  squared_norms *= scale * scale;
+  const auto clip = pass_.factors({squared_norms.const_data_ptr<double>(), static_cast<std::size_t>(batch_)});
+  at::Tensor factors = at::empty({batch_}, at::kFloat);
+  for (std::int64_t b = 0; b < batch_; ++b) factors.data_ptr<float>()[b] = static_cast<float>(clip.factors[b] * scale);
+
+  if (sums_.empty()) sums_.resize(parameters_.size());
+  for (std::size_t p = 0; p < parameters_.size(); ++p) {
+    const at::Tensor& parameter = parameters_.parameter(p);
+    if (by_parameter[p].empty()) continue;
+    ParameterGradient& gradient = by_parameter[p][0];
+    SampleFactors on_device{factors.to(parameter.device()), {}};
+    if (!clip.omitted.empty()) on_device.omitted = at::tensor(clip.omitted, at::kLong).to(parameter.device());
+    at::Tensor sum = follow_path(gradient.use, gradient.contribution->weighted_sum(on_device));
+    gradient.contribution.reset();
+    sum = sum.reshape(parameter.sizes()).to(at::kFloat).contiguous();
+    if (sums_[p].defined()) {
+      sums_[p] += sum;
+    } else {
+      sums_[p] = sum;
+    }
+  }
+  accumulated_ += 1;
+  discard(false);
+}
+
+void GraphCapture::Impl::discard(bool all) {
+  gradients_.clear();
+  composites_.clear();
+  arriving_.clear();
+  arriving_composites_.clear();
+  attached_.clear();
+  completed_ = false;
+  watched_ = false;
+  task_ = -1;
+  batch_ = -1;
+  if (!all) return;
+  sums_.clear();
+  accumulated_ = 0;
+}
+
+ClippedSum GraphCapture::Impl::finish() {
+  if (accumulated_ == 0) {
+    throw InvalidState("[step] Expected at least one physical batch in the logical batch, received none. Run forward and "
+                       "backward before step().");
+  }
+  std::vector<SumPart> parts;
+  sums_.resize(parameters_.size());
+  for (std::size_t p = 0; p < parameters_.size(); ++p) {
+    if (!sums_[p].defined()) sums_[p] = at::zeros(parameters_.parameter(p).sizes(), parameters_.parameter(p).options().dtype(at::kFloat).requires_grad(false));
+    if (!sums_[p].is_cpu()) sums_[p] = sums_[p].cpu();
+    parts.emplace_back(sums_[p].data_ptr<float>(), static_cast<std::size_t>(sums_[p].numel()));
+  }
+  accumulated_ = 0;
+  ClippingPass pass(options_.max_grad_norm);
+  std::swap(pass, pass_);
+  return pass.finish(std::move(parts));
+}
+
+GraphCapture::GraphCapture(std::vector<at::Tensor> parameters, std::vector<std::string> names, CaptureOptions options)
+    : impl_(std::make_shared<Impl>(std::move(parameters), std::move(names), options)) {
+  impl_->guard_parameters();
+}
+
+GraphCapture::~GraphCapture() {
+  if (impl_) impl_->release_parameters();
+}
+
+void GraphCapture::begin_batch(std::int64_t size) { impl_->begin_batch(size); }
+bool GraphCapture::watch(const std::vector<at::Tensor>& outputs) { return impl_->watch(outputs); }
+bool GraphCapture::has_gradients() const { return impl_->has_gradients(); }
+void GraphCapture::accumulate() { impl_->accumulate(); }
+void GraphCapture::discard(bool all) { impl_->discard(all); }
+ClippedSum GraphCapture::finish() { return impl_->finish(); }
+std::vector<at::Tensor> GraphCapture::take_sums() { return impl_->take_sums(); }
+double GraphCapture::max_grad_norm() const { return impl_->options().max_grad_norm; }
+
+}  // namespace hushgrad

@@ -1,0 +1,76 @@
+// Per-sample clipping of an unchanged model: see docs/architecture.md, "Capture".
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "dpcore/clipping/clipping_pass.h"
+#include "torch_ext/capture/sites.h"
+
+namespace hushgrad {
+
+enum class LossReduction { mean, sum };
+
+struct CaptureOptions {
+  double max_grad_norm = 1.0;  // l2 norm of one sample's gradient over all parameters together
+  LossReduction loss_reduction = LossReduction::mean;
+  bool batch_first = true;     // outputs are [B, ...] (or [B*m, ...]); false: [T, B, ...]
+};
+
+/// Attaches to the graphs of one model's outputs and turns ordinary backward passes into a ClippedSum.
+///
+///   begin_batch(B); watch(outputs); loss.backward(); accumulate();     once a physical batch
+///   ClippedSum sum = finish();                                         once a logical batch
+///
+/// Guarantees:
+///   - finish() is the sum over samples of g_b * min(1, C / ||g_b||), g_b the gradient of sample b's own loss over all
+///     parameters together: float32, up to rounding; samples whose gradient is not finite contribute zero;
+///   - an ordinary gradient that would reach a private parameter raises PrivacyViolation instead;
+///   - a model whose samples are not independent is refused by name (Unsupported) at watch().
+///
+/// Edge cases: an empty batch gives the zero sum; parameters that no output uses get zeros; outputs without a graph
+/// (no_grad, evaluation) are ignored. Not thread-safe; backward may run on the engine's device threads.
+class GraphCapture {
+ public:
+  /// parameters: trainable leaves, each once; names for messages.
+  GraphCapture(std::vector<at::Tensor> parameters, std::vector<std::string> names, CaptureOptions options);
+  ~GraphCapture();
+  GraphCapture(const GraphCapture&) = delete;
+  GraphCapture& operator=(const GraphCapture&) = delete;
+
+  /// Starts a physical batch of `size` samples (0 is legal). What an earlier batch left unclipped must have been
+  /// accumulated or discarded. @throws InvalidState otherwise.
+  void begin_batch(std::int64_t size);
+
+  /// Attaches to the graph behind the outputs of a forward pass over the current batch. May be called several times a
+  /// batch. Returns true if this graph's structure was seen for the first time and has been proven by probing.
+  bool watch(const std::vector<at::Tensor>& outputs);
+
+  /// True if a backward pass has left per-sample gradients that were not accumulated yet.
+  bool has_gradients() const;
+
+  /// Clips what the backward passes of this physical batch captured and adds it to the logical batch's sum.
+  /// @throws InvalidState if no backward pass ran since begin_batch() (unless the batch is empty).
+  void accumulate();
+
+  /// Drops the current physical batch; with `all`, the logical batch's sum as well.
+  void discard(bool all);
+
+  /// Ends the logical batch. The ClippedSum views sums(), which stay valid until the next accumulate().
+  ClippedSum finish();
+
+  /// float32, one a parameter, in order; contiguous.
+  std::vector<at::Tensor> take_sums();
+
+  double max_grad_norm() const;
+
+  class Impl;
+
+ private:
+  std::shared_ptr<Impl> impl_;
+};
+
+}  // namespace hushgrad

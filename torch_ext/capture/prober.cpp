@@ -1,0 +1,100 @@
+#include "torch_ext/capture/prober.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <torch/csrc/autograd/engine.h>
+#include <torch/csrc/autograd/variable.h>
+
+#include <bit>
+
+namespace hushgrad {
+namespace {
+
+std::optional<RowMap> output_map(const at::Tensor& output, std::int64_t batch, bool batch_first) {
+  const std::int64_t dim = batch_first ? 0 : 1;
+  if (output.dim() > dim && output.size(dim) == batch) return RowMap{dim, true};
+  if (batch_first && output.dim() > 0 && output.size(0) > 0 && output.size(0) % batch == 0) return RowMap{0, true};
+  if (!batch_first && output.dim() > 0 && output.size(0) > 0 && output.size(0) % batch == 0) return RowMap{0, false};
+  return std::nullopt;
+}
+
+// Probes must not move the user's random stream, and need no secret: any generic values do.
+at::Tensor random_seed(const at::Tensor& like, at::Generator& generator) {
+  return at::randn(like.sizes(), generator, at::TensorOptions().dtype(at::kFloat)).to(like.device(), like.scalar_type());
+}
+
+void run_probe(const std::vector<ProbedOutput>& outputs, std::int64_t batch, const ProbeTargets& targets, const at::Tensor& seeded,
+               at::Generator& generator, const std::function<void(std::size_t, const at::Tensor&, const at::Tensor&)>& see) {
+  std::vector<Edge> roots;
+  variable_list seeds;
+  for (const ProbedOutput& output : outputs) {
+    at::Tensor seed = random_seed(output.tensor, generator);
+    by_sample(seed, output.map, batch).index_fill_(0, seeded.logical_not().nonzero().squeeze(1).to(seed.device()), 0);
+    roots.push_back(torch::autograd::impl::gradient_edge(output.tensor));
+    seeds.push_back(std::move(seed));
+  }
+  const variable_list seen = torch::autograd::Engine::get_default_engine().execute(
+      roots, seeds, /*keep_graph=*/true, /*create_graph=*/false, /*accumulate_grad=*/false, targets);
+  for (std::size_t i = 0; i < seen.size(); ++i) {
+    if (seen[i].defined()) see(i, seen[i], seeded);
+  }
+}
+
+at::Tensor samples_with_bit(std::int64_t batch, int bit, bool value) {
+  at::Tensor seeded = at::empty({batch}, at::kBool);
+  for (std::int64_t b = 0; b < batch; ++b) seeded.data_ptr<bool>()[b] = (((b >> bit) & 1) != 0) == value;
+  return seeded;
+}
+
+}  // namespace
+
+std::vector<ProbedOutput> batched_outputs(const std::vector<at::Tensor>& outputs, std::int64_t batch, bool batch_first) {
+  std::vector<ProbedOutput> result;
+  for (const at::Tensor& output : outputs) {
+    if (auto map = output_map(output, batch, batch_first)) result.push_back({output, *map});
+  }
+  return result;
+}
+
+void probe(const std::vector<ProbedOutput>& outputs, std::int64_t batch, const ProbeTargets& targets,
+           const std::function<void(std::size_t, const at::Tensor&, const at::Tensor&)>& see) {
+  at::Generator generator = at::detail::createCPUGenerator(0x9e3779b9);
+  const int bits = std::bit_width(static_cast<std::uint64_t>(batch - 1));
+  for (int bit = 0; bit < bits; ++bit) {
+    for (bool value : {true, false}) run_probe(outputs, batch, targets, samples_with_bit(batch, bit, value), generator, see);
+  }
+}
+
+std::string name_the_mixer(const std::vector<ProbedOutput>& outputs, std::int64_t batch, const Walk& walk) {
+  ProbeTargets targets;
+  std::vector<std::size_t> position;
+  for (std::size_t i = 0; i < walk.nodes.size(); ++i) {
+    for (std::uint32_t nr = 0; nr < walk.nodes[i]->num_inputs(); ++nr) {
+      targets.push_back(Edge(walk.nodes[i], nr));
+      position.push_back(i);
+    }
+  }
+  enum class State { unknown, separate, mixed };
+  std::vector<State> states(walk.nodes.size(), State::unknown);
+  std::vector<std::vector<RowMap>> survivors(targets.size());
+  std::vector<char> started(targets.size(), false);
+  probe(outputs, batch, targets, [&](std::size_t t, const at::Tensor& backprop, const at::Tensor& seeded) {
+    RowEvidence evidence(started[t] ? survivors[t] : candidate_maps(backprop.sizes(), batch));
+    started[t] = true;
+    evidence.observe(backprop, seeded);
+    survivors[t] = evidence.survivors();
+    const State now = evidence.refuted() ? State::mixed : State::separate;
+    if (states[position[t]] != State::mixed) states[position[t]] = now;
+  });
+  // Parents come before children in the walk, so the first parent that separates what a child mixes is the culprit.
+  std::unordered_map<const Node*, std::size_t> index;
+  for (std::size_t i = 0; i < walk.nodes.size(); ++i) index.emplace(walk.nodes[i].get(), i);
+  for (std::size_t i = 0; i < walk.nodes.size(); ++i) {
+    if (states[i] != State::separate) continue;
+    for (const Edge& edge : walk.nodes[i]->next_edges()) {
+      if (edge.is_valid() && states[index.at(edge.function.get())] == State::mixed) return walk.nodes[i]->name();
+    }
+  }
+  return "an operator";
+}
+
+}  // namespace hushgrad

@@ -1,0 +1,71 @@
+#include "torch_ext/checkpoint/tensor_codec.h"
+
+#include <array>
+
+#include "dpcore/error.h"
+
+namespace hushgrad {
+namespace {
+
+struct Dtype {
+  at::ScalarType type;
+  const char* name;
+};
+
+constexpr std::array<Dtype, 12> kDtypes = {{
+    {at::kBool, "BOOL"}, {at::kByte, "U8"}, {at::kChar, "I8"}, {at::kShort, "I16"}, {at::kInt, "I32"}, {at::kLong, "I64"},
+    {at::kHalf, "F16"}, {at::kBFloat16, "BF16"}, {at::kFloat, "F32"}, {at::kDouble, "F64"},
+    {at::kComplexFloat, "C64"}, {at::kComplexDouble, "C128"},
+}};
+
+const char* name_of(const std::string& tensor, at::ScalarType type) {
+  for (const Dtype& dtype : kDtypes) {
+    if (dtype.type == type) return dtype.name;
+  }
+  throw Unsupported(message("[checkpoint] Expected a plain dtype for '", tensor, "', received ", c10::toString(type), ". Convert it first."));
+}
+
+at::ScalarType type_of(const std::string& tensor, const std::string& name) {
+  for (const Dtype& dtype : kDtypes) {
+    if (name == dtype.name) return dtype.type;
+  }
+  throw SealError(message("[checkpoint] Expected a dtype that PyTorch has for '", tensor, "', received ", name, "."));
+}
+
+std::span<std::byte> bytes_of(const at::Tensor& tensor) {
+  return {static_cast<std::byte*>(tensor.data_ptr()), static_cast<std::size_t>(tensor.nbytes())};
+}
+
+at::Tensor plain(const std::string& name, const at::Tensor& tensor) {
+  if (tensor.layout() != at::kStrided || tensor.is_quantized() || tensor.is_meta()) {
+    throw Unsupported(message("[checkpoint] Expected '", name, "' to be a dense tensor with data. Convert it (to_dense, dequantize) first."));
+  }
+  return tensor.detach().resolve_conj().resolve_neg().cpu().contiguous();
+}
+
+}  // namespace
+
+void save_tensors(const std::string& path, const SealedCore& core, const std::string& meta_json, const NamedTensors& tensors,
+                  const Keyring& keyring, bool overwrite) {
+  std::vector<at::Tensor> owners;
+  std::vector<SealedTensor> sealed;
+  for (const auto& [name, tensor] : tensors) {
+    owners.push_back(plain(name, tensor));
+    sealed.push_back({name, name_of(name, tensor.scalar_type()), tensor.sizes().vec(), bytes_of(owners.back())});
+  }
+  write_sealed(path, core, meta_json, sealed, keyring, overwrite ? IfExists::replace : IfExists::refuse);
+}
+
+LoadedTensors load_tensors(const std::string& path, const Keyring& keyring) {
+  const SealedReader reader(path, keyring);
+  reader.verify_all();
+  LoadedTensors loaded{reader.core(), reader.meta_json(), {}};
+  for (const SealedReader::Entry& entry : reader.tensors()) {
+    at::Tensor tensor = at::empty(entry.shape, type_of(entry.name, entry.dtype));
+    reader.read(entry, bytes_of(tensor));
+    loaded.tensors.emplace_back(entry.name, std::move(tensor));
+  }
+  return loaded;
+}
+
+}  // namespace hushgrad

@@ -1,0 +1,96 @@
+#include "torch_ext/private_training.h"
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "dpcore/error.h"
+#include "dpcore/noise/lattice_gaussian.h"
+
+namespace hushgrad {
+namespace {
+
+void require(bool holds, const char* name, const char* expected, double received) {
+  if (holds) return;
+  throw InvalidArgument(message("[plan] Expected ", name, " ", expected, ", received ", received, "."));
+}
+
+/// The only way in which a gradient comes to be: `noisy` views the memory of `sums`.
+void become_gradients(const NoisySum& noisy, std::vector<at::Tensor> sums, const std::vector<at::Tensor>& parameters) {
+  for (std::size_t p = 0; p < parameters.size(); ++p) {
+    if (noisy.parts()[p].data() != sums[p].data_ptr<float>()) {
+      throw PrivacyViolation("[step] Expected the noisy sum of these parameters, received another one.");
+    }
+    at::Tensor parameter = parameters[p];
+    parameter.mutable_grad() = sums[p].to(parameter.options().requires_grad(false));
+  }
+}
+
+}  // namespace
+
+void TrainingPlan::check() const {
+  require(std::isfinite(noise_multiplier) && noise_multiplier >= 0, "noise_multiplier", ">= 0 and finite", noise_multiplier);
+  require(std::isfinite(max_grad_norm) && max_grad_norm > 0, "max_grad_norm", "> 0 and finite", max_grad_norm);
+  require(dataset_size >= 1, "dataset_size", ">= 1", static_cast<double>(dataset_size));
+  require(std::isfinite(expected_batch_size) && expected_batch_size > 0, "expected_batch_size", "> 0 and finite", expected_batch_size);
+  if (sampling == Sampling::poisson) require(sampling_rate > 0 && sampling_rate <= 1, "sampling_rate", "in (0, 1]", sampling_rate);
+  if (target_delta) require(*target_delta > 0 && *target_delta < 1, "target_delta", "in (0, 1)", *target_delta);
+  if (target_epsilon) require(*target_epsilon > 0, "target_epsilon", "> 0", *target_epsilon);
+}
+
+Event TrainingPlan::step_event() const {
+  if (noise_multiplier == 0) return Event::non_private();
+  if (sampling == Sampling::poisson) return Event::poisson_sampled(sampling_rate, Event::gaussian(noise_multiplier));
+  // Batches of unknown law: any record may be in any batch, and adding or removing one may put another in its place, which
+  // moves the sum by 2C. Half the multiplier says that without amplification.
+  return Event::gaussian(noise_multiplier / 2);
+}
+
+std::string TrainingPlan::to_json() const {
+  nlohmann::json plan = {
+      {"noise_multiplier", noise_multiplier},
+      {"max_grad_norm", max_grad_norm},
+      {"expected_batch_size", expected_batch_size},
+      {"sampling", sampling == Sampling::poisson ? "poisson" : "any"},
+      {"dataset_size", dataset_size},
+      {"loss_reduction", loss_reduction == LossReduction::mean ? "mean" : "sum"},
+      {"clipping", "flat"},
+      {"adjacency", sampling == Sampling::poisson ? "add_or_remove_one" : "replace_one"},
+      {"sensitivity", "empirical"},
+      {"noise", "lattice_gaussian"},
+      {"random", "aes-256-ctr-drbg"},
+  };
+  if (sampling == Sampling::poisson) plan["sampling_rate"] = sampling_rate;
+  if (target_delta) plan["target_delta"] = *target_delta;
+  if (target_epsilon) plan["target_epsilon"] = *target_epsilon;
+  return plan.dump();
+}
+
+PrivateTraining::PrivateTraining(TrainingPlan plan, std::vector<at::Tensor> parameters, std::vector<std::string> names,
+                                 std::shared_ptr<Ledger> ledger)
+    : plan_((plan.check(), std::move(plan))),
+      event_(plan_.step_event()),
+      parameters_(parameters),
+      capture_(std::move(parameters), std::move(names), {plan_.max_grad_norm, plan_.loss_reduction, plan_.batch_first}),
+      ledger_(std::move(ledger)) {
+  if (parameters_.empty()) throw InvalidArgument("[make_private] Expected at least one trainable parameter, received none.");
+  if (plan_.sampling == Sampling::poisson) sampler_.emplace(plan_.dataset_size, plan_.sampling_rate);
+  run_id_ = ledger_->begin_run({plan_.dataset, plan_.purpose, plan_.actor, plan_.to_json()});
+}
+
+std::vector<std::int64_t> PrivateTraining::draw() {
+  if (sampler_) return sampler_->draw(rng_);
+  throw InvalidState("[draw] Expected a plan with Poisson sampling, received one for the caller's own batches.");
+}
+
+void PrivateTraining::step() {
+  ClippedSum sum = capture_.finish();
+  std::vector<at::Tensor> sums = capture_.take_sums();
+  capture_.discard(true);
+  ledger_->charge(run_id_, event_);  // durable before any noise exists
+  const double scale = plan_.loss_reduction == LossReduction::mean ? 1.0 / plan_.expected_batch_size : 1.0;
+  const NoisySum noisy = Noise::add(std::move(sum), plan_.noise_multiplier, scale, rng_);
+  become_gradients(noisy, std::move(sums), parameters_);
+  ++steps_;
+}
+
+}  // namespace hushgrad

@@ -1,0 +1,95 @@
+// One private training run: sampling, clipping, charging and noising made by one object, so that they cannot disagree.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "accounting/accountants/interval.h"
+#include "accounting/event.h"
+#include "accounting/ledger/ledger.h"
+#include "dpcore/random/csprng.h"
+#include "dpcore/sampling/poisson.h"
+#include "torch_ext/capture/capture.h"
+
+namespace hushgrad {
+
+/// How batches come to be. It decides what a step costs.
+enum class Sampling {
+  poisson,  // every record independently with sampling_rate: amplified, charged as PoissonSampledDpEvent
+  any,      // the caller's own batches: charged without amplification, and for a record replaced by another
+};
+
+/// Everything public about a run, fixed before the first step and recorded in the ledger.
+struct TrainingPlan {
+  double noise_multiplier = 1.0;     // standard deviation of the noise / max_grad_norm; 0: no noise, epsilon infinite
+  double max_grad_norm = 1.0;
+  double expected_batch_size = 0;    // what the noisy sum is divided by under LossReduction::mean
+  Sampling sampling = Sampling::poisson;
+  std::int64_t dataset_size = 0;     // records in the data set; public
+  double sampling_rate = 0;          // of Sampling::poisson
+  LossReduction loss_reduction = LossReduction::mean;
+  bool batch_first = true;
+  std::optional<double> target_delta;
+  std::optional<double> target_epsilon;
+  std::string dataset = "default", purpose, actor;
+
+  /// @throws InvalidArgument naming the first field outside its domain.
+  void check() const;
+  /// What one step is charged as.
+  Event step_event() const;
+  std::string to_json() const;
+};
+
+/// Parameters in, noisy gradients out.
+///
+///   indices = draw();  begin_batch(n);  watch(model(x));  loss.backward();  step();  optimizer.step()
+///
+/// Guarantee: after step() every private parameter's gradient is a NoisySum (scaled by 1 / expected_batch_size for mean
+/// losses) whose event is durably in the ledger; before it, no gradient is there. If step() throws, nothing was released,
+/// the parameters are as before, and no sum is left behind.
+class PrivateTraining {
+ public:
+  PrivateTraining(TrainingPlan plan, std::vector<at::Tensor> parameters, std::vector<std::string> names,
+                  std::shared_ptr<Ledger> ledger);
+
+  /// Indices of the next batch, ascending; may be empty. Sampling::poisson only. @throws InvalidState otherwise.
+  std::vector<std::int64_t> draw();
+
+  void begin_batch(std::int64_t size) { capture_.begin_batch(size); }
+  bool watch(const std::vector<at::Tensor>& outputs) { return capture_.watch(outputs); }
+  bool has_gradients() const { return capture_.has_gradients(); }
+  /// Clips the current physical batch and adds it to the logical batch.
+  void accumulate() { capture_.accumulate(); }
+  void discard(bool all) { capture_.discard(all); }
+
+  /// Ends the logical batch: charge, noise, gradients. Call after accumulate().
+  /// @throws BudgetExceeded (nothing released), LedgerError, InvalidState.
+  void step();
+
+  /// Epsilon of this run at delta: (lower, upper).
+  Interval epsilon(double delta) const { return ledger_->run_spent(run_id_, delta); }
+  std::int64_t steps() const { return steps_; }
+  const std::string& run_id() const { return run_id_; }
+  const TrainingPlan& plan() const { return plan_; }
+  const std::shared_ptr<Ledger>& ledger() const { return ledger_; }
+  /// Marks the run "completed" or "failed" in the ledger. Never changes what was spent.
+  void finish(const std::string& status) { ledger_->finish_run(run_id_, status); }
+
+ private:
+  TrainingPlan plan_;
+  Event event_;
+  std::vector<at::Tensor> parameters_;
+  GraphCapture capture_;
+  std::shared_ptr<Ledger> ledger_;
+  std::string run_id_;
+  std::optional<PoissonSampler> sampler_;
+  Csprng rng_;
+  std::int64_t steps_ = 0;
+};
+
+}  // namespace hushgrad

@@ -1,0 +1,47 @@
+// The exact rule for every operator: an operator's gradient is linear in its backprop, so applied to the backprop masked
+// to one sample it gives that sample's gradient. Costs B applications of the operator.
+#include "dpcore/error.h"
+#include "torch_ext/rules/rule.h"
+
+namespace hushgrad {
+namespace {
+
+variable_list only_sample(const SiteView& view, std::int64_t b) {
+  variable_list masked(view.backprops.size());
+  for (std::size_t i = 0; i < masked.size(); ++i) {
+    const at::Tensor& backprop = view.backprops[i];
+    if (!backprop.defined()) continue;
+    masked[i] = at::zeros_like(backprop);
+    by_sample(masked[i], view.maps[i], view.batch).select(0, b).copy_(
+        by_sample(backprop, view.maps[i], view.batch).select(0, b));
+  }
+  return masked;
+}
+
+}  // namespace
+
+bool generic_rule(const SiteView& view, Contributions& out) {
+  bool any = false;
+  for (const at::Tensor& backprop : view.backprops) any = any || backprop.defined();
+  if (!any) return true;
+  for (std::size_t i = 0; i < view.site.uses.size(); ++i) {
+    const Use& use = view.site.uses[i];
+    const auto sizes = edge_sizes(use.boundary);
+    std::vector<at::Tensor> gradients;
+    for (std::int64_t b = 0; b < view.batch; ++b) {
+      at::Tensor gradient = apply_for_use(view, use, view.batch == 1 ? view.backprops : only_sample(view, b));
+      if (!gradient.defined()) break;
+      if (gradient.is_sparse()) gradient = gradient.to_dense();
+      gradients.push_back(at_least_float(gradient).sum_to_size(sizes));
+    }
+    if (gradients.empty()) continue;
+    if (static_cast<std::int64_t>(gradients.size()) != view.batch) {
+      throw Unsupported(message("[capture] Expected ", describe(view.site, view.parameters),
+                                " to give a gradient for every sample. Rewrite that operation with supported ones."));
+    }
+    out[i] = std::make_unique<Instantiated>(at::stack(gradients));
+  }
+  return true;
+}
+
+}  // namespace hushgrad

@@ -1,0 +1,95 @@
+#include "torch_ext/rules/gram.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/native/CPUBlas.h>
+
+#include <algorithm>
+
+#include "torch_ext/capture/contribution.h"
+
+namespace hushgrad {
+namespace {
+
+constexpr std::int64_t kPanel = 64;  // rows of a tile: two 64 x 128 tiles and their operands stay in the second-level cache
+
+/// Rows of one sample inside a row-major matrix.
+template <typename T>
+struct Rows {
+  const T* data;
+  std::int64_t sample_stride, row_stride, width;
+  const T* row(std::int64_t b, std::int64_t t) const { return data + b * sample_stride + t * row_stride; }
+};
+
+template <typename T>
+Rows<T> rows_of(const at::Tensor& matrix, const RowMap& map, std::int64_t batch) {
+  const std::int64_t time = matrix.size(0) / batch, stride = matrix.stride(0);
+  if (map.major) return {matrix.const_data_ptr<T>(), time * stride, stride, matrix.size(1)};
+  return {matrix.const_data_ptr<T>(), stride, batch * stride, matrix.size(1)};
+}
+
+/// out: [n, m] = x[0:n] . y[0:m]^T
+template <typename T>
+void dot_rows(const Rows<T>& r, std::int64_t b, std::int64_t first, std::int64_t n, std::int64_t second, std::int64_t m, T* out) {
+  at::native::cpublas::gemm<T>(at::native::TransposeType::Transpose, at::native::TransposeType::NoTranspose, m, n, r.width,
+                               T(1), r.row(b, second), r.row_stride, r.row(b, first), r.row_stride, T(0), out, m);
+}
+
+template <typename T>
+double sum_of_products(const T* x, const T* y, std::int64_t n) {
+  T lanes[16] = {};
+  std::int64_t i = 0;
+  for (; i + 16 <= n; i += 16) {
+    for (int k = 0; k < 16; ++k) lanes[k] += x[i + k] * y[i + k];
+  }
+  double total = 0;
+  for (T lane : lanes) total += lane;
+  for (; i < n; ++i) total += static_cast<double>(x[i]) * y[i];
+  return total;
+}
+
+template <typename T>
+at::Tensor gram_cpu(const at::Tensor& a, const at::Tensor& g, const RowMap& map, std::int64_t batch) {
+  const std::int64_t time = a.size(0) / batch, panels = (time + kPanel - 1) / kPanel;
+  const Rows<T> as = rows_of<T>(a, map, batch), gs = rows_of<T>(g, map, batch);
+  // One cell a panel, summed afterwards: threads never add to the same number.
+  at::Tensor partial = at::empty({batch, panels}, at::kDouble);
+  double* cells = partial.data_ptr<double>();
+  at::parallel_for(0, batch * panels, 1, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<T> tile_a(kPanel * kPanel), tile_g(kPanel * kPanel);
+    for (std::int64_t job = begin; job < end; ++job) {
+      const std::int64_t b = job / panels, first = (job % panels) * kPanel, n = std::min(kPanel, time - first);
+      double total = 0;
+      for (std::int64_t second = first; second < time; second += kPanel) {
+        const std::int64_t m = std::min(kPanel, time - second);
+        dot_rows(as, b, first, n, second, m, tile_a.data());
+        dot_rows(gs, b, first, n, second, m, tile_g.data());
+        total += (second == first ? 1.0 : 2.0) * sum_of_products(tile_a.data(), tile_g.data(), n * m);
+      }
+      cells[job] = total;
+    }
+  });
+  return partial.sum(1);
+}
+
+at::Tensor row_major(const at::Tensor& t) {
+  return t.stride(1) == 1 && t.stride(0) >= t.size(1) ? t : t.contiguous();
+}
+
+}  // namespace
+
+at::Tensor gram_squared_norms(const at::Tensor& activations, const at::Tensor& backprops, const RowMap& rows,
+                              std::int64_t batch) {
+  const at::Tensor a = row_major(at_least_float(activations)), g = row_major(at_least_float(backprops));
+  const std::int64_t time = a.size(0) / batch;
+  if (time == 1) return a.square().sum(1, false, at::kDouble) * g.square().sum(1, false, at::kDouble);
+  if (a.is_cpu() && g.is_cpu() && a.scalar_type() == g.scalar_type()) {
+    const at::Tensor norms = a.scalar_type() == at::kDouble ? gram_cpu<double>(a, g, rows, batch) : gram_cpu<float>(a, g, rows, batch);
+    // Rounding may leave a sum of squares below zero by an ulp of its terms; NaN stays NaN.
+    return at::where(norms < 0, at::zeros_like(norms), norms);
+  }
+  const at::Tensor ab = by_sample(a, rows, batch), gb = by_sample(g, rows, batch);
+  const at::Tensor product = ab.bmm(ab.transpose(1, 2)).mul_(gb.bmm(gb.transpose(1, 2)));
+  return product.sum({1, 2}, false, at::kDouble).clamp_min(0);
+}
+
+}  // namespace hushgrad

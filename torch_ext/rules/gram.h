@@ -1,0 +1,15 @@
+// Per-sample norms of a product without the product ("ghost norm", Goodfellow 2015; Li et al. 2022).
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include "torch_ext/capture/rows.h"
+
+namespace hushgrad {
+
+/// activations: [R, d], backprops: [R, p], R = B*T -> ||g_b^T a_b||_F^2 = sum_{t,s} (a_t . a_s)(g_t . g_s): [B] float64.
+/// Only tiles on and above the diagonal are computed, and none is written out.
+at::Tensor gram_squared_norms(const at::Tensor& activations, const at::Tensor& backprops, const RowMap& rows,
+                              std::int64_t batch);
+
+}  // namespace hushgrad

@@ -1,0 +1,71 @@
+#include <array>
+
+#include "torch_ext/rules/rule.h"
+
+namespace hushgrad {
+namespace {
+
+// In order of how often networks use them; the generic rule comes last and takes everything.
+constexpr std::array<Rule, 7> kRules = {
+    linear_rule, convolution_rule, layer_norm_rule, group_norm_rule, embedding_rule, broadcast_rule, generic_rule,
+};
+
+}  // namespace
+
+Contributions apply_rules(const SiteView& view) {
+  Contributions out(view.site.uses.size());
+  for (Rule rule : kRules) {
+    if (rule(view, out)) break;
+  }
+  return out;
+}
+
+at::Tensor apply_for_use(const SiteView& view, const Use& use, const variable_list& backprops) {
+  // The edges of private parameters are cut by now; this one is put back for the call, all others are taken away so
+  // that nothing else is computed.
+  Node& node = view.node();
+  auto edges = node.next_edges();
+  struct Restore {
+    Node& node;
+    decltype(edges)& saved;
+    ~Restore() { node.next_edges() = saved; }
+  } restore{node, edges};
+  for (Edge& edge : node.next_edges()) edge = Edge();
+  node.next_edges()[use.edge] = use.boundary;
+  return node(variable_list(backprops)).at(use.edge);
+}
+
+std::unique_ptr<Contribution> reduce_broadcast(const at::Tensor& unreduced, const RowMap& map, std::int64_t batch,
+                                               at::IntArrayRef boundary) {
+  // unreduced: [.., batch*m, ..]; boundary is aligned to it from the right.
+  if (map.dim < 0) return std::make_unique<Instantiated>(unreduced.sum_to_size(boundary).unsqueeze(0));
+  const std::int64_t lead = unreduced.dim() - static_cast<std::int64_t>(boundary.size());
+  if (lead < 0) return nullptr;
+  if (map.dim >= lead && boundary[map.dim - lead] != 1) {
+    if (batch != 1) return nullptr;
+    return std::make_unique<Instantiated>(at_least_float(unreduced).sum_to_size(boundary).unsqueeze(0));
+  }
+  // [B, m, rest...] with rest = unreduced's dimensions without map.dim; everything that the boundary lacks is summed.
+  const at::Tensor rows = by_sample(unreduced, map, batch);
+  std::vector<std::int64_t> summed{1};
+  for (std::int64_t dim = 0, at = 2; dim < unreduced.dim(); ++dim) {
+    if (dim == map.dim) continue;
+    if (dim < lead || (boundary[dim - lead] == 1 && unreduced.size(dim) != 1)) summed.push_back(at);
+    ++at;
+  }
+  const auto type = unreduced.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  std::vector<std::int64_t> shape{batch};
+  shape.insert(shape.end(), boundary.begin(), boundary.end());
+  return std::make_unique<Instantiated>(rows.sum(summed, false, type).reshape(shape));
+}
+
+std::string describe(const Site& site, const ParameterIndex& parameters) {
+  std::string text = site.node->name();
+  for (const Use& use : site.uses) {
+    if (use.parameter < 0) continue;
+    return text + " (parameter '" + parameters.name(static_cast<std::size_t>(use.parameter)) + "')";
+  }
+  return text;
+}
+
+}  // namespace hushgrad
