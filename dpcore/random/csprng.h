@@ -45,8 +45,7 @@ class Csprng {
   explicit Csprng(CtrDrbg::Entropy insecure_entropy);
 
   void check_process();
-  void refill();
-  void discard_buffer() noexcept;
+  void generate(std::span<std::byte> out);
 
   CtrDrbg drbg_;
   std::array<std::byte, 1024> buffer_;

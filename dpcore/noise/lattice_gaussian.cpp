@@ -1,0 +1,184 @@
+#include "dpcore/noise/lattice_gaussian.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cfloat>
+#include <cmath>
+#include <exception>
+
+#include "dpcore/error.h"
+#include "dpcore/noise/gaussian_kernel.h"
+
+namespace hushgrad {
+namespace internal {
+namespace {
+
+constexpr std::size_t kBlockPairs = 512;         // words, noise and values of a block fit a first-level cache
+constexpr std::size_t kTileCoordinates = 16384;  // what one counter range serves
+
+struct Scratch {
+  std::array<std::uint64_t, kWordsPerPair * kBlockPairs> words;
+  std::array<double, 2 * kBlockPairs> noise;
+  // Whoever finds the noise can take it off the release.
+  ~Scratch() {
+    wipe(std::as_writable_bytes(std::span(words)));
+    wipe(std::as_writable_bytes(std::span(noise)));
+  }
+};
+
+// Noise for the next `count` <= 2 * kBlockPairs coordinates, in scratch.noise.
+template <typename Source>
+void next_block(Source& source, std::size_t count, double sigma_units, Scratch& scratch) {
+  const std::size_t pairs = (count + 1) / 2;
+  const auto words = std::span(scratch.words).first(kWordsPerPair * pairs);
+  source.fill(std::as_writable_bytes(words));
+  gaussian_kernel().noise(words.data(), pairs, sigma_units, scratch.noise.data());
+}
+
+// Calls block(offset, count) until size coordinates are covered.
+template <typename Block>
+void for_each_block(std::size_t size, Block&& block) {
+  constexpr std::size_t step = 2 * kBlockPairs;
+  for (std::size_t offset = 0; offset < size; offset += step) block(offset, std::min(step, size - offset));
+}
+
+std::vector<SumPart> tiles_of(std::span<const SumPart> parts) {
+  std::vector<SumPart> tiles;
+  for (SumPart part : parts) {
+    while (!part.empty()) {
+      tiles.push_back(part.first(std::min(part.size(), kTileCoordinates)));
+      part = part.subspan(tiles.back().size());
+    }
+  }
+  return tiles;
+}
+
+// Tile number in the upper half, blocks within the tile in the lower: 2^64 blocks a tile, so ranges never meet.
+std::array<std::byte, 16> counter_of(std::uint64_t tile) {
+  std::array<std::byte, 16> counter{};
+  for (std::size_t i = 0; i < 8; ++i) counter[i] = static_cast<std::byte>(tile >> (56 - 8 * i));
+  return counter;
+}
+
+class CallKey {
+ public:
+  explicit CallKey(Csprng& rng) {
+    rng.reseed();
+    rng.fill(bytes_);
+  }
+  ~CallKey() { wipe(bytes_); }
+  CallKey(const CallKey&) = delete;
+  CallKey& operator=(const CallKey&) = delete;
+  AesCtr::Key bytes() const { return bytes_; }
+
+ private:
+  std::array<std::byte, 32> bytes_;
+};
+
+// Runs work(first tile, last tile) on every thread. The first exception comes out on this side of the parallel region.
+template <typename Work>
+void in_parallel(std::size_t tiles, Work&& work) {
+  std::exception_ptr failure;
+  const int limit = static_cast<int>(std::min<std::size_t>(tiles, static_cast<std::size_t>(omp_get_max_threads())));
+#pragma omp parallel num_threads(std::max(limit, 1))
+  {
+    const auto me = static_cast<std::size_t>(omp_get_thread_num());
+    const auto all = static_cast<std::size_t>(omp_get_num_threads());
+    try {
+      work(tiles * me / all, tiles * (me + 1) / all);
+    } catch (...) {
+#pragma omp critical(hushgrad_noise_failure)
+      failure = std::current_exception();
+    }
+  }
+  if (failure) std::rethrow_exception(failure);
+}
+
+bool add_to_tiles(const std::vector<SumPart>& tiles, const Lattice& lattice, double scale, const CallKey& key) {
+  std::atomic<bool> finite{true};
+  in_parallel(tiles.size(), [&](std::size_t first, std::size_t last) {
+    AesCtr stream(key.bytes(), counter_of(first));
+    Scratch scratch;
+    for (std::size_t t = first; t < last; ++t) {
+      stream.seek(counter_of(t));
+      for_each_block(tiles[t].size(), [&](std::size_t offset, std::size_t count) {
+        next_block(stream, count, lattice.noise_stddev / lattice.grid, scratch);
+        float* values = tiles[t].data() + offset;
+        if (!gaussian_kernel().add(values, scratch.noise.data(), count, lattice.grid, scale)) finite = false;
+      });
+    }
+  });
+  return finite;
+}
+
+bool scale_tiles(const std::vector<SumPart>& tiles, double scale) {
+  std::atomic<bool> finite{true};
+  in_parallel(tiles.size(), [&](std::size_t first, std::size_t last) {
+    for (std::size_t t = first; t < last; ++t) {
+      if (!scale_only(tiles[t].data(), tiles[t].size(), scale)) finite = false;
+    }
+  });
+  return finite;
+}
+
+void check_scale(double scale) {
+  if (std::isfinite(scale) && scale > 0.0) return;
+  throw InvalidArgument(message("[noise] Expected scale finite and > 0, received ", scale,
+                                ". Use 1 / expected_batch_size."));
+}
+
+void check_range(double noise_stddev, double scale) {
+  // Twelve standard deviations are more than the sampler reaches.
+  if (12.0 * noise_stddev * scale < FLT_MAX) return;
+  throw InvalidArgument(message("[noise] Expected noise within float32, received a standard deviation of ",
+                                noise_stddev * scale, " after scaling. Lower max_grad_norm, noise_multiplier or scale."));
+}
+
+bool add_or_scale(std::span<const SumPart> parts, double l2_sensitivity, double noise_multiplier, double scale,
+                  Csprng& rng) {
+  check_scale(scale);
+  const std::vector<SumPart> tiles = tiles_of(parts);
+  if (noise_multiplier == 0.0) return scale_tiles(tiles, scale);
+  std::uint64_t dimension = 0;
+  for (const SumPart& part : parts) dimension += part.size();
+  const Lattice lattice = choose_lattice(noise_multiplier, l2_sensitivity, dimension);
+  check_range(lattice.noise_stddev, scale);
+  return add_to_tiles(tiles, lattice, scale, CallKey(rng));
+}
+
+}  // namespace
+
+void add_lattice_noise(std::span<const SumPart> parts, double l2_sensitivity, double noise_multiplier, double scale,
+                       Csprng& rng) {
+  try {
+    if (add_or_scale(parts, l2_sensitivity, noise_multiplier, scale, rng)) return;
+    throw PrivacyViolation(
+        "[noise] Expected a clipped sum that is finite and stays so in float32, received one that does not. The step "
+        "was discarded; look for overflow in clipping or for a loss scale that was not removed.");
+  } catch (...) {
+    for (const SumPart& part : parts) std::fill(part.begin(), part.end(), 0.0f);
+    throw;
+  }
+}
+
+void integer_noise(std::span<std::int64_t> out, double sigma_units, Csprng& rng) {
+  Scratch scratch;
+  for_each_block(out.size(), [&](std::size_t offset, std::size_t count) {
+    next_block(rng, count, sigma_units, scratch);
+    for (std::size_t i = 0; i < count; ++i) out[offset + i] = static_cast<std::int64_t>(scratch.noise[i]);
+  });
+}
+
+}  // namespace internal
+
+NoisySum Noise::add(ClippedSum&& sum, double noise_multiplier, double scale, Csprng& rng) {
+  const double l2_sensitivity = sum.l2_sensitivity();
+  std::vector<SumPart> parts = std::move(sum.parts_);
+  internal::add_lattice_noise(parts, l2_sensitivity, noise_multiplier, scale, rng);
+  return NoisySum(std::move(parts));
+}
+
+}  // namespace hushgrad
