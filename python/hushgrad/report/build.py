@@ -1,17 +1,16 @@
 """From a ledger to a report document: plain JSON data, nothing rendered yet."""
 
 import hashlib
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timezone
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import PurePath
 from typing import Any
 
 import rfc8785
 
-from hushgrad.errors import InvalidArgument, LedgerError
+from hushgrad.errors import InvalidArgument
 from hushgrad.ledger import Budget, Ledger, Run, Verdict
 from hushgrad.report import words
 from hushgrad.report.charges import Charges
@@ -26,6 +25,7 @@ Json = dict[str, Any]
 
 PLAN_FIELDS = (
     "accountant",
+    "adjacency",
     "batch_first",
     "clipping",
     "dataset_size",
@@ -33,9 +33,13 @@ PLAN_FIELDS = (
     "expected_batch_size",
     "loss_reduction",
     "max_grad_norm",
+    "noise",
     "noise_multiplier",
     "poisson_sampling",
+    "random",
+    "sampling",
     "sampling_rate",
+    "sensitivity",
     "steps",
     "target_delta",
     "target_epsilon",
@@ -68,6 +72,7 @@ def build(ledger: Ledger, dataset: str | None = None, run: str | None = None, de
         raise InvalidArgument(f"[report] Expected delta in (0, 1), received {delta}. Pass a small probability like 1e-6.")
     verdict = ledger.verify()
     names = _selected(ledger, dataset, run) if verdict.ok else []
+    # The head is read before the charges: what another process charges meanwhile is counted, never missed.
     content: Json = {
         "software": {"name": "hushgrad", "version": _version()},
         "scope": {"dataset": dataset, "run": run},
@@ -115,12 +120,12 @@ def _selected(ledger: Ledger, dataset: str | None, run: str | None) -> Sequence[
 
 
 def _ledger(ledger: Ledger, verdict: Verdict) -> Json:
-    newest = ledger.entries()[-1]
+    newest = ledger.entries(first=ledger.head().sequence)[:1] if verdict.ok else ledger.entries()[-1:]
     return {
         "name": PurePath(ledger.path).name,
         "durable": ledger.durable,
-        "as_of": _time(newest.time),
-        "head": {"sequence": newest.sequence, "hash": newest.hash},
+        "as_of": _time(newest[0].time) if newest else None,
+        "head": {"sequence": newest[0].sequence, "hash": newest[0].hash} if newest else None,
         "chain": {
             "ok": verdict.ok,
             "entries_verified": verdict.entries,
@@ -134,13 +139,8 @@ def _dataset(ledger: Ledger, name: str, only_run: str | None, delta: float | Non
     charges = Charges.read(ledger.steps(dataset=name))
     budget = ledger.budget(name)
     rows = ledger.runs(dataset=name)
-    plans = [_plan(row) for row in rows]
-    chosen, source = (delta, "argument") if delta is not None else _default_delta(budget, plans)
-    runs = [
-        _run(row, plan, charges.of_run(row.run_id), chosen)
-        for row, plan in zip(rows, plans, strict=True)
-        if only_run in (None, row.run_id)
-    ]
+    chosen, source = (delta, "argument") if delta is not None else _default_delta(budget, [row.plan for row in rows])
+    runs = [_run(row, charges.of_run(row.run_id), chosen) for row in rows if only_run in (None, row.run_id)]
     section: Json = {
         "dataset": name,
         "delta": chosen,
@@ -155,24 +155,15 @@ def _dataset(ledger: Ledger, name: str, only_run: str | None, delta: float | Non
                        for row in rows if row.run_id in charges.run_ids],
     }  # fmt: skip
     non_private = [row.run_id for row in rows if not _is_private(charges.of_run(row.run_id))]
-    insecure = [row.run_id for row, plan in zip(rows, plans, strict=True) if _is_insecure(plan)]
+    insecure = [row.run_id for row in rows if _is_insecure(row.plan)]
     section["summary"] = words.summary(section)
     section["warnings"] = words.dataset_warnings(section, non_private=non_private, insecure=insecure)
     return section
 
 
-def _plan(row: Run) -> Json:
-    try:
-        plan = json.loads(row.plan_json or "{}")
-    except ValueError:
-        return {}
-    return plan if isinstance(plan, dict) else {}
-
-
-def _default_delta(budget: Budget | None, plans: Iterable[Json]) -> tuple[float, str]:
+def _default_delta(budget: Budget | None, plans: Sequence[Json]) -> tuple[float, str]:
     if budget is not None:
         return budget.delta, "budget"
-    plans = list(plans)
     targets = [float(plan["target_delta"]) for plan in plans if _is_number(plan.get("target_delta"))]
     if targets := [target for target in targets if 0 < target < 1]:
         return min(targets), "plan"
@@ -182,7 +173,7 @@ def _default_delta(budget: Budget | None, plans: Iterable[Json]) -> tuple[float,
     return DEFAULT_DELTA, "default"
 
 
-def _run(row: Run, plan: Json, charges: Charges, delta: float) -> Json:
+def _run(row: Run, charges: Charges, delta: float) -> Json:
     return {
         "run_id": row.run_id,
         "purpose": row.purpose,
@@ -194,9 +185,9 @@ def _run(row: Run, plan: Json, charges: Charges, delta: float) -> Json:
         "refused_charges": row.refusals,
         "epsilon": _interval(charges.epsilon(delta)),
         "mechanisms": charges.mechanisms(),
-        "plan": {key: plan[key] for key in PLAN_FIELDS if _is_plain(plan.get(key))},
+        "plan": {key: row.plan[key] for key in PLAN_FIELDS if _is_plain(row.plan.get(key))},
         "private": _is_private(charges),
-        "insecure": _is_insecure(plan),
+        "insecure": _is_insecure(row.plan),
     }
 
 
@@ -246,9 +237,5 @@ def _curve(charges: Charges, delta: float) -> list[Json]:
     return [{"step": mark, "epsilon": to_json(charges.first(mark).epsilon(delta)[1])} for mark in marks]
 
 
-def _time(microseconds: int) -> str:
-    try:
-        when = datetime.fromtimestamp(microseconds // 1_000_000, tz=timezone.utc)
-    except (OverflowError, ValueError, OSError) as error:
-        raise LedgerError(f"[report] Expected a time in the ledger, received {microseconds}. Verify the ledger.") from error
+def _time(when: datetime) -> str:
     return when.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -25,8 +25,10 @@ class Charges:
     @classmethod
     def read(cls, steps: Iterable[Step]) -> "Charges":
         """In the order of the ledger."""
-        rows = [(step.run_id, step.event.to_json(), step.event) for step in steps]
-        return cls(tuple(row[0] for row in rows), tuple(row[1] for row in rows), {row[1]: row[2] for row in rows})
+        rows = list(steps)
+        texts = {id(row.event): row.event.to_json() for row in rows}
+        keys = tuple(texts[id(row.event)] for row in rows)
+        return cls(tuple(row.run_id for row in rows), keys, {key: row.event for key, row in zip(keys, rows, strict=True)})
 
     def __len__(self) -> int:
         return len(self.keys)
