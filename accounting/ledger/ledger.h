@@ -11,7 +11,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -22,6 +21,8 @@
 #include "accounting/ledger/records.h"
 
 namespace hushgrad {
+
+namespace ledger { class Session; }
 
 /// Every method throws LedgerError when the file cannot be read or written, when the chain is broken, when the handle
 /// crossed a fork, or after an earlier write of this handle ended in an unknown state (the handle is then useless; what
@@ -88,10 +89,9 @@ class Ledger {
   VerifyResult verify() const;
 
  private:
-  struct Impl;
-  explicit Ledger(std::unique_ptr<Impl> impl);
+  Ledger(const std::string& path, bool create);
 
-  std::unique_ptr<Impl> impl_;
+  std::unique_ptr<ledger::Session> session_;
 };
 
 }  // namespace hushgrad

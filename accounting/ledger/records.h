@@ -50,7 +50,7 @@ struct StepRecord {
   std::string run_id;
   std::string dataset;
   Event event = Event::no_op();
-  std::int64_t count = 0;  // how many charges the run held after this one
+  std::int64_t count = 1;  // how often the event happened: every charge is a row of its own
   std::int64_t time = 0;   // microseconds since 1970-01-01 UTC
 };
 

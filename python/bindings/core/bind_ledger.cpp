@@ -1,7 +1,108 @@
+// accounting/ledger for hushgrad.ledger: rows cross as tuples, events as their canonical JSON.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "accounting/ledger/ledger.h"
 #include "core/bind.h"
 
 namespace hushgrad::python {
+namespace {
 
-void bind_ledger(pybind11::module_&) {}
+namespace py = pybind11;
+using Unlocked = py::call_guard<py::gil_scoped_release>;
+
+std::optional<py::tuple> row(const std::optional<Budget>& budget) {
+  if (!budget) return std::nullopt;
+  return py::make_tuple(budget->epsilon, budget->delta, budget->sequence, budget->time);
+}
+
+py::tuple row(const RunRecord& run) {
+  return py::make_tuple(run.run_id, run.info.dataset, run.info.purpose, run.info.actor, run.info.plan_json, run.status,
+                        run.steps, run.refusals, run.sequence, run.started, run.finished);
+}
+
+py::tuple row(const StepRecord& step) {
+  return py::make_tuple(step.sequence, step.run_id, step.dataset, step.event.to_json(), step.count, step.time);
+}
+
+// An entry somebody edited may hold any bytes.
+py::tuple row(const LedgerEntry& entry) {
+  return py::make_tuple(entry.sequence, entry.time, py::bytes(entry.kind), py::bytes(entry.payload), entry.previous,
+                        entry.hash);
+}
+
+template <typename Record>
+py::list rows(const std::vector<Record>& records) {
+  py::list list;
+  for (const auto& record : records) list.append(row(record));
+  return list;
+}
+
+// Runs `body` without the GIL: a charge waits for the disk, and for other processes.
+template <typename Body>
+auto unlocked(Body&& body) {
+  const py::gil_scoped_release release;
+  return body();
+}
+
+}  // namespace
+
+void bind_ledger(py::module_& m) {
+  using Name = std::optional<std::string>;
+  py::class_<Ledger, std::shared_ptr<Ledger>>(m, "Ledger", "The budget ledger; use hushgrad.ledger.Ledger instead.")
+      .def(py::init(&Ledger::open), py::arg("path"), py::arg("create") = true, Unlocked())
+      .def_property_readonly("path", &Ledger::path)
+      .def_property_readonly("durable", &Ledger::durable)
+      .def("id", &Ledger::id, Unlocked())
+      .def("set_budget", &Ledger::set_budget, Unlocked())
+      .def("budget", [](Ledger& self, const std::string& name) { return row(unlocked([&] { return self.budget(name); })); })
+      .def("begin_run",
+           [](Ledger& self, std::string dataset, std::string purpose, std::string actor, std::string plan_json) {
+             return unlocked([&] { return self.begin_run({dataset, purpose, actor, plan_json}); });
+           })
+      .def("charge",
+           [](Ledger& self, const std::string& run_id, const std::string& event_json) {
+             unlocked([&] { self.charge(run_id, Event::from_json(event_json)); });
+           })
+      .def("finish_run", &Ledger::finish_run, Unlocked())
+      .def("spent",
+           [](Ledger& self, const std::string& dataset, double delta) {
+             const Interval epsilon = unlocked([&] { return self.spent(dataset, delta); });
+             return py::make_tuple(epsilon.lower, epsilon.upper);
+           })
+      .def("run_spent",
+           [](Ledger& self, const std::string& run_id, double delta) {
+             const Interval epsilon = unlocked([&] { return self.run_spent(run_id, delta); });
+             return py::make_tuple(epsilon.lower, epsilon.upper);
+           })
+      .def("dataset_history", [](Ledger& self, const std::string& name) { return self.dataset_history(name).to_json(); },
+           Unlocked())
+      .def("run_history", [](Ledger& self, const std::string& run_id) { return self.run_history(run_id).to_json(); },
+           Unlocked())
+      .def("datasets", &Ledger::datasets, Unlocked())
+      .def("runs", [](Ledger& self, const Name& name) { return rows(unlocked([&] { return self.runs(name); })); })
+      .def("run", [](Ledger& self, const std::string& run_id) { return row(unlocked([&] { return self.run(run_id); })); })
+      .def("steps",
+           [](Ledger& self, const Name& name, const Name& run_id) {
+             return rows(unlocked([&] { return self.steps(name, run_id); }));
+           })
+      .def("head",
+           [](Ledger& self) {
+             const LedgerHead head = unlocked([&] { return self.head(); });
+             return py::make_tuple(head.sequence, head.hash);
+           })
+      .def("contains",
+           [](Ledger& self, std::int64_t sequence, const std::string& hash) {
+             return unlocked([&] { return self.contains({sequence, hash}); });
+           })
+      .def("entries",
+           [](Ledger& self, std::int64_t first, std::int64_t limit) {
+             return rows(unlocked([&] { return self.entries(first, limit); }));
+           })
+      .def("verify", [](Ledger& self) {
+        const VerifyResult verdict = unlocked([&] { return self.verify(); });
+        return py::make_tuple(verdict.ok, verdict.entries, verdict.first_bad, verdict.reason);
+      });
+}
 
 }  // namespace hushgrad::python

@@ -1,0 +1,245 @@
+#include "accounting/ledger/ledger.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstdio>
+#include <utility>
+
+#include "accounting/accountants/accountant.h"
+#include "accounting/ledger/names.h"
+#include "accounting/ledger/session.h"
+#include "accounting/ledger/table.h"
+#include "dpcore/error.h"
+
+namespace hushgrad {
+namespace {
+
+using namespace ledger;
+
+// What a refused charge has to be explained with, as it was at the moment of the refusal.
+struct Refusal {
+  std::string dataset;
+  Budget budget;
+  Event history;
+};
+
+// As somebody would type it: 1e-05, not 1.0000000000000001e-05.
+std::string shortest(double value) {
+  char text[32];
+  return {text, std::to_chars(text, text + sizeof text, value).ptr};
+}
+
+// An upper bound is shown rounded up.
+std::string shown(double epsilon) {
+  if (std::isinf(epsilon)) return "infinity";
+  char text[64];
+  std::snprintf(text, sizeof text, "%.4f", std::ceil(epsilon * 1e4) / 1e4);
+  return text;
+}
+
+std::string refusal_text(const Refusal& refusal, const Event& event) {
+  const double delta = refusal.budget.delta;
+  const double before = epsilon(refusal.history, delta).upper;
+  const double after = epsilon(Event::composed({refusal.history, event}), delta).upper;
+  return message("[ledger] Expected the charge to stay within the budget of dataset '", refusal.dataset, "' (epsilon ",
+                 shortest(refusal.budget.epsilon), " at delta ", shortest(delta), "), received a step that would take what is spent from ",
+                 shown(before), " to ", shown(after),
+                 ". Nothing was charged and nothing may be released. Stop here, or have the owner of the data raise the "
+                 "budget (hushgrad ledger set-budget).");
+}
+
+[[noreturn]] void unknown_run() {
+  throw InvalidArgument("[ledger] Expected the id of a run in this ledger, received another text. Use what begin_run "
+                        "returned, or list the runs.");
+}
+
+Run& known_run(State& state, const std::string& run_id) {
+  Run* run = state.find_run(run_id);
+  if (run == nullptr) unknown_run();
+  return *run;
+}
+
+bool admits(Dataset& dataset, const Event& event, const std::string& key) {
+  if (!dataset.budget || dataset.gate.allows(key)) return true;
+  dataset.gate.refill(dataset.tally.composed(), event, key, *dataset.budget);
+  return dataset.gate.allows(key);
+}
+
+}  // namespace
+
+Ledger::Ledger(const std::string& path, bool create) : session_(std::make_unique<Session>(path, create)) {}
+
+Ledger::~Ledger() {
+  if (!session_->is_own_process()) static_cast<void>(session_.release());
+}
+
+std::shared_ptr<Ledger> Ledger::open(const std::string& path, bool create) {
+  return std::shared_ptr<Ledger>(new Ledger(path, create));
+}
+
+bool Ledger::durable() const { return session_->location().durable; }
+
+const std::string& Ledger::path() const { return session_->location().path; }
+
+std::string Ledger::id() const {
+  return session_->read([](State& state, Database&) { return state.ledger_id; });
+}
+
+void Ledger::set_budget(const std::string& dataset, double epsilon, double delta) {
+  check_name("dataset", dataset, false);
+  if (!std::isfinite(epsilon) || epsilon < 0) {
+    throw InvalidArgument(message("[ledger] Expected a finite epsilon >= 0, received ", epsilon,
+                                  ". Give the cap of the dataset."));
+  }
+  if (!(delta > 0 && delta < 1)) {
+    throw InvalidArgument(message("[ledger] Expected delta in (0, 1), received ", delta,
+                                  ". A common choice is far below 1 / (number of people)."));
+  }
+  session_->write([&](State&, Batch& batch) { batch.append(kBudget, BudgetPayload{dataset, epsilon, delta}); });
+}
+
+std::optional<Budget> Ledger::budget(const std::string& dataset) const {
+  return session_->read([&](State& state, Database&) {
+    const Dataset* found = state.find_dataset(dataset);
+    return found == nullptr ? std::nullopt : found->budget;
+  });
+}
+
+std::string Ledger::begin_run(const RunInfo& info) {
+  check_name("dataset", info.dataset, false);
+  check_name("purpose", info.purpose, true);
+  check_name("actor", info.actor, true);
+  RunPayload payload{random_id(), info};
+  payload.info.plan_json = canonical_plan(info.plan_json);
+  session_->write([&](State&, Batch& batch) { batch.append(kRun, payload); });
+  return payload.run_id;
+}
+
+void Ledger::charge(const std::string& run_id, const Event& event) {
+  const std::string key = event.to_json();
+  std::optional<Refusal> refusal;
+  session_->write([&](State& state, Batch& batch) {
+    Run& run = known_run(state, run_id);
+    if (run.record.finished) {
+      throw InvalidState(message("[ledger] Expected a run that is open, received one that is ", run.record.status,
+                                 ". Begin a new run."));
+    }
+    Dataset& owner = state.datasets[run.dataset];
+    if (!admits(owner, event, key)) {
+      refusal = Refusal{owner.name, *owner.budget, owner.tally.composed()};
+      batch.append(kRefusal, RefusalPayload{run_id, owner.budget->sequence, event});
+      return;
+    }
+    const auto known = run.event_entries.find(key);
+    const std::int64_t described =
+        known != run.event_entries.end() ? known->second : batch.append(kEvent, EventPayload{run_id, event});
+    batch.append(kCharge, ChargePayload{described});
+  });
+  if (refusal) throw BudgetExceeded(refusal_text(*refusal, event));
+}
+
+void Ledger::finish_run(const std::string& run_id, const std::string& status) {
+  if (status != "completed" && status != "failed") {
+    throw InvalidArgument("[ledger] Expected status completed or failed, received another text. Say how the run ended.");
+  }
+  session_->write([&](State& state, Batch& batch) {
+    const RunRecord& record = known_run(state, run_id).record;
+    if (record.finished && record.status != status) {
+      throw InvalidState(message("[ledger] Expected a run that is open, received one that is ", record.status,
+                                 ". A run ends once."));
+    }
+    if (!record.finished) batch.append(kFinish, FinishPayload{run_id, status});
+  });
+}
+
+Interval Ledger::spent(const std::string& dataset, double delta) const {
+  return epsilon(dataset_history(dataset), delta);
+}
+
+Interval Ledger::run_spent(const std::string& run_id, double delta) const {
+  return epsilon(run_history(run_id), delta);
+}
+
+Event Ledger::dataset_history(const std::string& dataset) const {
+  return session_->read([&](State& state, Database&) {
+    const Dataset* found = state.find_dataset(dataset);
+    return found == nullptr ? Event::composed({}) : found->tally.composed();
+  });
+}
+
+Event Ledger::run_history(const std::string& run_id) const {
+  return session_->read([&](State& state, Database&) { return known_run(state, run_id).tally.composed(); });
+}
+
+std::vector<std::string> Ledger::datasets() const {
+  return session_->read([](State& state, Database&) {
+    std::vector<std::string> names;
+    for (const Dataset& dataset : state.datasets) names.push_back(dataset.name);
+    return names;
+  });
+}
+
+std::vector<RunRecord> Ledger::runs(const std::optional<std::string>& dataset) const {
+  return session_->read([&](State& state, Database&) {
+    std::vector<RunRecord> records;
+    for (const Run& run : state.runs) {
+      if (!dataset || *dataset == run.record.info.dataset) records.push_back(run.record);
+    }
+    return records;
+  });
+}
+
+RunRecord Ledger::run(const std::string& run_id) const {
+  return session_->read([&](State& state, Database&) { return known_run(state, run_id).record; });
+}
+
+std::vector<StepRecord> Ledger::steps(const std::optional<std::string>& dataset,
+                                      const std::optional<std::string>& run_id) const {
+  return session_->read([&](State& state, Database& database) {
+    if (run_id) known_run(state, *run_id);
+    std::vector<StepRecord> records;
+    Statement statement(database, "SELECT sequence, time, payload FROM entry WHERE kind = ? ORDER BY sequence");
+    statement.bind(1, kCharge);
+    while (statement.step()) {
+      const auto& place = state.event_entries.at(decode_charge(statement.bytes(2)).event_sequence);
+      const Run& run = state.runs[place.run];
+      if (run_id && *run_id != run.record.run_id) continue;
+      if (dataset && *dataset != run.record.info.dataset) continue;
+      records.push_back({statement.integer(0), run.record.run_id, run.record.info.dataset,
+                         run.tally.use(place.run_use).event, 1, statement.integer(1)});
+    }
+    return records;
+  });
+}
+
+LedgerHead Ledger::head() const {
+  return session_->read([](State& state, Database&) { return LedgerHead{state.sequence, to_hex(state.hash)}; });
+}
+
+bool Ledger::contains(const LedgerHead& head) const {
+  return session_->read([&](State&, Database& database) {
+    const auto hash = hash_at(database, head.sequence);
+    return hash && to_hex(*hash) == head.hash;
+  });
+}
+
+std::vector<LedgerEntry> Ledger::entries(std::int64_t first, std::int64_t limit) const {
+  if (limit < 0) {
+    throw InvalidArgument(message("[ledger] Expected limit >= 0, received ", limit, ". Ask for fewer or all entries."));
+  }
+  return session_->inspect([&](Database& database) {
+    EntryReader reader(database, std::max<std::int64_t>(first, 1) - 1, limit);
+    std::vector<LedgerEntry> rows;
+    std::string fault;
+    while (const auto entry = reader.next(fault)) {
+      rows.push_back({entry->sequence, entry->time, entry->kind, entry->payload, to_hex(entry->previous),
+                      to_hex(entry->hash)});
+    }
+    return rows;
+  });
+}
+
+VerifyResult Ledger::verify() const { return session_->verify(); }
+
+}  // namespace hushgrad

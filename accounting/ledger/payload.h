@@ -1,0 +1,52 @@
+// The payload of each kind of entry, written and read as canonical JSON: keys sorted, no white space, integers as
+// integers, other numbers as the shortest decimal that reads back to the same double.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "accounting/event.h"
+#include "accounting/ledger/records.h"
+
+namespace hushgrad::ledger {
+
+constexpr std::string_view kGenesis = "genesis";
+constexpr std::string_view kBudget = "budget";
+constexpr std::string_view kRun = "run";
+constexpr std::string_view kEvent = "event";
+constexpr std::string_view kCharge = "charge";
+constexpr std::string_view kRefusal = "refusal";
+constexpr std::string_view kFinish = "finish";
+
+struct GenesisPayload { std::string ledger_id; std::int64_t schema = 0; };
+struct BudgetPayload { std::string dataset; double epsilon = 0, delta = 0; };
+struct RunPayload { std::string run_id; RunInfo info; };
+struct EventPayload { std::string run_id; Event event; };                                   // described once a run
+struct ChargePayload { std::int64_t event_sequence = 0; };                                  // one a step
+struct RefusalPayload { std::string run_id; std::int64_t budget_sequence = 0; Event event; };
+struct FinishPayload { std::string run_id, status; };
+
+std::string encode(const GenesisPayload& payload);
+std::string encode(const BudgetPayload& payload);
+std::string encode(const RunPayload& payload);
+std::string encode(const EventPayload& payload);
+std::string encode(const ChargePayload& payload);
+std::string encode(const RefusalPayload& payload);
+std::string encode(const FinishPayload& payload);
+
+/// Each throws InvalidArgument for text that is not JSON, for a missing or extra key, and for a value of the wrong type
+/// or outside its domain.
+GenesisPayload decode_genesis(const std::string& text);
+BudgetPayload decode_budget(const std::string& text);
+RunPayload decode_run(const std::string& text);
+EventPayload decode_event(const std::string& text);
+ChargePayload decode_charge(const std::string& text);
+RefusalPayload decode_refusal(const std::string& text);
+FinishPayload decode_finish(const std::string& text);
+
+/// The plan as canonical JSON. Throws InvalidArgument unless it is empty (read as `{}`) or a JSON object of at most
+/// 1 MiB, nested at most 64 deep.
+std::string canonical_plan(const std::string& plan_json);
+
+}  // namespace hushgrad::ledger

@@ -1,0 +1,99 @@
+// One open ledger file: its transactions, and the state that follows the entries in it.
+#pragma once
+
+#include <sys/types.h>
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "accounting/ledger/database.h"
+#include "accounting/ledger/location.h"
+#include "accounting/ledger/payload.h"
+#include "accounting/ledger/records.h"
+#include "accounting/ledger/state.h"
+
+namespace hushgrad::ledger {
+
+/// Entries of one transaction, each linked to the one before it.
+class Batch {
+ public:
+  explicit Batch(const State& state);
+
+  /// Returns the sequence the entry will have.
+  template <typename Payload>
+  std::int64_t append(std::string_view kind, const Payload& payload) {
+    return append_encoded(kind, encode(payload));
+  }
+  const std::vector<Entry>& entries() const { return entries_; }
+
+ private:
+  std::int64_t append_encoded(std::string_view kind, std::string payload);
+
+  std::int64_t sequence_;
+  std::int64_t time_;
+  Hash hash_;
+  std::vector<Entry> entries_;
+};
+
+/// Thread-safe. Once the chain is found broken, or a commit ended in an unknown state, every further read() and write()
+/// throws the same LedgerError.
+class Session {
+ public:
+  Session(const std::string& path, bool create);
+
+  const Location& location() const { return location_; }
+  /// Whether this process opened the session. A child made by fork() must not use it, nor even close it: closing would
+  /// touch the journal and the locks of the parent.
+  bool is_own_process() const;
+
+  /// Runs body(State&, Database&) on the newest entries, in one read transaction.
+  template <typename Body>
+  auto read(Body&& body) {
+    const auto lock = enter();
+    check_usable();
+    Transaction transaction(*database_, false);
+    catch_up();
+    return body(state_, *database_);
+  }
+
+  /// Runs `body` on the newest entries under the file's one write lock, then makes what it appended durable: what
+  /// `body` saw cannot change before the commit. Appends nothing when `body` throws.
+  void write(const std::function<void(State&, Batch&)>& body);
+
+  /// Runs body(Database&) whatever state the chain is in.
+  template <typename Body>
+  auto inspect(Body&& body) {
+    const auto lock = enter();
+    check_identity();
+    return body(*database_);
+  }
+
+  /// Re-reads the whole file; see Ledger::verify().
+  VerifyResult verify();
+
+ private:
+  std::unique_lock<std::mutex> enter();
+  void check_identity() const;
+  void check_usable() const;
+  void check_schema();
+  void catch_up();
+  void apply(const Batch& batch);
+  [[noreturn]] void give_up(const std::string& why);
+  [[noreturn]] void give_up_on_chain(const std::string& fault);
+
+  Location location_;
+  FileIdentity identity_;
+  pid_t owner_;
+  std::unique_ptr<Database> database_;
+  std::mutex mutex_;
+  State state_;
+  std::int64_t schema_cookie_ = -1;  // SQLite's own counter of schema changes, when the schema was last checked
+  std::string unusable_;             // why every further call is refused; empty while all is well
+};
+
+}  // namespace hushgrad::ledger

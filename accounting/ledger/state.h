@@ -1,0 +1,95 @@
+// What the entries mean: runs, budgets and how often each event was charged. Derived from the chain and from nothing
+// else, by applying one entry after the other, so there is no total on disk that could disagree with the entries.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "accounting/event.h"
+#include "accounting/ledger/chain.h"
+#include "accounting/ledger/gate.h"
+#include "accounting/ledger/records.h"
+
+namespace hushgrad::ledger {
+
+/// An event and how often it was charged.
+struct Use {
+  std::string key;  // canonical JSON of the event
+  Event event;
+  std::int64_t count = 0;
+};
+
+/// Distinct events in order of first use.
+class Tally {
+ public:
+  /// Position of the event in uses(); a new one starts at count 0.
+  std::size_t position(const std::string& key, const Event& event);
+  const Use& use(std::size_t position) const { return uses_[position]; }
+  void add(std::size_t position) { ++uses_[position].count; }
+  /// A composition that holds each event that happened once, with its count.
+  Event composed() const;
+
+ private:
+  std::vector<Use> uses_;
+  std::unordered_map<std::string, std::size_t> positions_;
+};
+
+struct Dataset {
+  std::string name;
+  std::optional<Budget> budget;
+  std::vector<std::size_t> runs;  // positions in State::runs
+  Tally tally;                    // over all runs
+  BudgetGate gate;
+};
+
+struct Run {
+  RunRecord record;
+  std::size_t dataset = 0;  // position in State::datasets
+  Tally tally;
+  std::unordered_map<std::string, std::int64_t> event_entries;  // key -> sequence of the entry that describes it
+};
+
+/// Where a charge of one event entry is counted.
+struct EventEntry {
+  std::size_t run = 0;
+  std::size_t run_use = 0;
+  std::size_t dataset_use = 0;
+};
+
+class State {
+ public:
+  /// Applies the next entry. Empty on success; otherwise what is wrong with it, and the state must not be used further.
+  std::string apply(const Entry& entry);
+
+  std::int64_t sequence = 0;  // of the newest entry applied; 0 before the first
+  std::int64_t time = 0;
+  Hash hash{};
+  std::string ledger_id;
+  std::deque<Dataset> datasets;  // in order of first use
+  std::deque<Run> runs;          // in order of begin_run
+  std::unordered_map<std::int64_t, EventEntry> event_entries;  // by sequence
+
+  Dataset* find_dataset(const std::string& name);
+  Run* find_run(const std::string& run_id);
+
+ private:
+  std::string link_fault(const Entry& entry) const;
+  void apply_genesis(const Entry& entry);
+  void apply_budget(const Entry& entry);
+  void apply_run(const Entry& entry);
+  void apply_event(const Entry& entry);
+  void apply_charge(const Entry& entry);
+  void apply_refusal(const Entry& entry);
+  void apply_finish(const Entry& entry);
+  std::size_t dataset_position(const std::string& name);
+  std::size_t known_run(const std::string& run_id) const;
+
+  std::unordered_map<std::string, std::size_t> dataset_positions_;
+  std::unordered_map<std::string, std::size_t> run_positions_;
+};
+
+}  // namespace hushgrad::ledger

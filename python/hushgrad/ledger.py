@@ -1,0 +1,254 @@
+"""The budget ledger: what was spent on which dataset, by whom, and what is left. Works without PyTorch.
+
+Guarantee: when :meth:`Ledger.charge` returns, the charge is on disk and counts for every later reader; a crash, a killed
+process, a failed run or a resumed checkpoint never lowers what is spent. With a budget set, no number of processes and
+threads takes the composed epsilon of its dataset past it. What the file promises and what not: ``docs/ledger.md``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from functools import lru_cache
+from typing import Any
+
+from hushgrad import _core
+from hushgrad.accounting import DpEvent, event_from_json
+from hushgrad.errors import InvalidArgument
+
+__all__ = ["Budget", "Entry", "Head", "Ledger", "Run", "Step", "Verdict"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+def _time(microseconds: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
+@lru_cache(maxsize=1024)
+def _event(text: str) -> DpEvent:
+    return event_from_json(text)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A hard cap: the upper end of the composed epsilon at ``delta`` may not pass ``epsilon``."""
+
+    epsilon: float
+    delta: float
+    sequence: int
+    """Of the entry that set it."""
+    time: datetime
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run. ``status`` is "running", "completed" or "failed"; a killed run stays "running"."""
+
+    run_id: str
+    dataset: str
+    purpose: str
+    actor: str
+    plan: dict[str, Any]
+    status: str
+    steps: int
+    refusals: int
+    sequence: int
+    started: datetime
+    finished: datetime | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One charge. ``count`` is 1: every charge is a row of its own."""
+
+    sequence: int
+    run_id: str
+    dataset: str
+    event: DpEvent
+    count: int
+    time: datetime
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the chain as it is stored; ``payload`` is canonical JSON, hashes are 96 hex digits (SHA-384)."""
+
+    sequence: int
+    time: datetime
+    kind: str
+    payload: str
+    previous: str
+    hash: str
+
+
+@dataclass(frozen=True)
+class Head:
+    """The newest entry. Kept elsewhere it reveals a ledger that was put back."""
+
+    sequence: int
+    hash: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Over the whole chain. True in a condition exactly when ``ok``."""
+
+    ok: bool
+    entries: int
+    """How many were found good, counted from the first."""
+    first_bad: int
+    """Sequence of the first bad entry; 0 when ok, or when no single entry is to blame."""
+    reason: str
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+
+class Ledger:
+    """A ledger file, made (readable by its owner only) when there is none and ``create`` holds.
+
+    ``":memory:"`` is a ledger that dies with the object; ``durable`` is then False. Raises ``LedgerError`` for a file
+    that is no ledger, is empty or newer than this version, for symbolic and hard links, and for network and user-space
+    file systems. Thread-safe. An object that crossed ``fork()`` raises ``LedgerError``: open the ledger again.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, create: bool = True) -> None:
+        self._handle = _core.Ledger(os.fspath(path), create)
+
+    def __repr__(self) -> str:
+        return f"Ledger({self.path!r})"
+
+    @property
+    def path(self) -> str:
+        """Absolute, or ``":memory:"``."""
+        return str(self._handle.path)
+
+    @property
+    def durable(self) -> bool:
+        """Whether a charge survives a power cut: False for ``":memory:"`` and on tmpfs."""
+        return bool(self._handle.durable)
+
+    @property
+    def id(self) -> str:
+        """Random name of this ledger, 32 hex digits."""
+        return str(self._handle.id())
+
+    def set_budget(self, *, dataset: str, epsilon: float, delta: float) -> None:
+        """Cap the dataset: finite ``epsilon`` >= 0, ``delta`` in (0, 1). The newest budget wins, all stay on record.
+
+        A budget below what is spent already is legal and refuses every further charge that spends.
+        """
+        self._handle.set_budget(dataset, epsilon, delta)
+
+    def budget(self, dataset: str) -> Budget | None:
+        """The budget in force, None without one."""
+        row = self._handle.budget(dataset)
+        return None if row is None else Budget(*row[:3], _time(row[3]))
+
+    def begin_run(
+        self, *, dataset: str, purpose: str = "", actor: str = "", plan: Mapping[str, Any] | None = None
+    ) -> str:
+        """Record who is about to train and return the run id. Spends nothing. ``plan``: JSON values, never a secret.
+
+        Names are UTF-8 of at most 256 bytes without control characters or outer spaces; ``dataset`` is not empty.
+        """
+        try:
+            text = json.dumps(dict(plan or {}), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise InvalidArgument(
+                f"[ledger] Expected a plan of JSON values, received one that is not: {error}. Use text, finite numbers, "
+                "lists and dictionaries."
+            ) from error
+        return str(self._handle.begin_run(dataset, purpose, actor, text))
+
+    def charge(self, run: str, event: DpEvent) -> None:
+        """Record that ``event`` is about to happen, durably. Call it before noise is added.
+
+        Raises ``BudgetExceeded`` when the dataset's budget does not allow it; only a refusal is then on record.
+        Whatever is raised, the event must not be released.
+        """
+        self._handle.charge(run, event.to_json())
+
+    def finish_run(self, run: str, status: str = "completed") -> None:
+        """Record how a run ended: "completed" or "failed". Never changes what was spent."""
+        self._handle.finish_run(run, status)
+
+    def spent(self, *, dataset: str, delta: float) -> tuple[float, float]:
+        """(lower, upper) of epsilon at ``delta``, all runs on the dataset composed; (0, 0) for an unknown dataset."""
+        lower, upper = self._handle.spent(dataset, delta)
+        return lower, upper
+
+    def run_spent(self, run: str, delta: float) -> tuple[float, float]:
+        """(lower, upper) of epsilon at ``delta`` of one run."""
+        lower, upper = self._handle.run_spent(run, delta)
+        return lower, upper
+
+    def history(self, dataset: str) -> DpEvent:
+        """Every charge on the dataset as one composition: each distinct event once, with how often it happened."""
+        return event_from_json(self._handle.dataset_history(dataset))
+
+    def run_history(self, run: str) -> DpEvent:
+        """Every charge of one run as one composition."""
+        return event_from_json(self._handle.run_history(run))
+
+    def datasets(self) -> list[str]:
+        """Datasets with a run or a budget, in order of first use."""
+        return list(self._handle.datasets())
+
+    def runs(self, dataset: str | None = None) -> list[Run]:
+        """All runs, or those of one dataset, in order of begin_run."""
+        return [_run(row) for row in self._handle.runs(dataset)]
+
+    def run(self, run: str) -> Run:
+        """One run by its id; ``InvalidArgument`` for an unknown one."""
+        return _run(self._handle.run(run))
+
+    def steps(self, dataset: str | None = None, run: str | None = None) -> list[Step]:
+        """One row a charge, in order: of everything, of one dataset, or of one run."""
+        return [
+            Step(sequence, run_id, name, _event(event), count, _time(time))
+            for sequence, run_id, name, event, count, time in self._handle.steps(dataset, run)
+        ]
+
+    def head(self) -> Head:
+        """The newest entry."""
+        return Head(*self._handle.head())
+
+    def contains(self, head: Head) -> bool:
+        """Whether the chain holds this entry; False means that the ledger was put back or forked."""
+        return bool(self._handle.contains(head.sequence, head.hash))
+
+    def entries(self, first: int = 1, limit: int = 2**63 - 1) -> list[Entry]:
+        """Entries as stored, good or bad, from sequence ``first`` on. Works on a broken chain."""
+        return [
+            Entry(sequence, _time(time), kind.decode(errors="replace"), payload.decode(errors="replace"), previous, digest)
+            for sequence, time, kind, payload, previous, digest in self._handle.entries(first, limit)
+        ]
+
+    def verify(self) -> Verdict:
+        """Read everything again: the file's consistency, its schema, the chain, and that every entry makes sense.
+
+        Works on a broken chain; raises only when the file cannot be read at all.
+        """
+        return Verdict(*self._handle.verify())
+
+
+def _run(row: tuple[Any, ...]) -> Run:
+    run_id, dataset, purpose, actor, plan, status, steps, refusals, sequence, started, finished = row
+    return Run(
+        run_id,
+        dataset,
+        purpose,
+        actor,
+        json.loads(plan),
+        status,
+        steps,
+        refusals,
+        sequence,
+        _time(started),
+        None if finished is None else _time(finished),
+    )
