@@ -39,7 +39,7 @@ bool is_dataset_name(std::string_view name) {
   if (name.empty() || name.size() > 128 || !is_alphanumeric(name[0])) return false;
   if (name.find("..") != name.npos || name.find("//") != name.npos) return false;
   return std::all_of(name.begin(), name.end(),
-                     [](char c) { return is_alphanumeric(c) || std::strchr("._:@/-", c) != nullptr; });
+                     [](char c) { return is_alphanumeric(c) || std::string_view("._:@/-").find(c) != std::string_view::npos; });
 }
 
 // "2026-01-31T12:00:00Z"

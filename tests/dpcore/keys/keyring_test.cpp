@@ -1,0 +1,209 @@
+#include "dpcore/keys/keyring.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "dpcore/error.h"
+#include "dpcore/keys/kdf.h"
+#include "dpcore/keys/seal_testing.h"
+
+namespace hushgrad {
+namespace {
+
+using namespace seal_testing;
+
+const std::string kId(32, '1');
+const std::string kSecret(64, '7');
+const std::string kLine = kId + " icu 2026-01-31T12:00:00Z active " + kSecret + "\n";
+
+// A keyring file with a digest that fits, around any lines.
+std::string keyring_text(const std::string& lines) {
+  const std::string body = "hushgrad keyring 1\n" + lines;
+  return body + "sha384 " + to_hex(sha384(text_bytes(body))) + "\n";
+}
+
+void put(const std::string& path, std::span<const std::byte> bytes, mode_t mode = 0600) {
+  std::filesystem::remove(path);
+  write_file(path, bytes);
+  ::chmod(path.c_str(), mode);
+}
+
+TEST(Keyring, IsCreatedEmptyAndPrivate) {
+  const TemporaryFolder folder;
+  EXPECT_TRUE(Keyring::create(folder / "k").list().empty());
+  struct stat status;
+  ASSERT_EQ(::stat((folder / "k").c_str(), &status), 0);
+  EXPECT_EQ(status.st_mode & 0777, 0600u);
+  EXPECT_TRUE(Keyring::open(folder / "k").list().empty());
+  EXPECT_THROW(Keyring::create(folder / "k"), IoError);
+  EXPECT_THROW(Keyring::open(folder / "missing"), KeyError);
+}
+
+TEST(Keyring, KeepsOneActiveKeyADatasetAndRetiredOnes) {
+  const TemporaryFolder folder;
+  Keyring keyring = Keyring::create(folder / "k");
+  keyring.create_key("icu");
+  keyring.create_key("icu");
+  keyring.create_key("radiology/chest");
+  ASSERT_EQ(keyring.list().size(), 2u);
+  const WrappedKey old = keyring.wrap("icu", Bytes(32, std::byte{5}));
+  keyring.rotate_key("icu");
+
+  const Keyring opened = Keyring::open(folder / "k");
+  const std::vector<KeyInfo> keys = opened.list();
+  ASSERT_EQ(keys.size(), 3u);
+  EXPECT_EQ(keys[0].dataset, "icu");
+  EXPECT_EQ(keys[0].state, "retired");
+  EXPECT_EQ(keys[2].dataset, "icu");
+  EXPECT_EQ(keys[2].state, "active");
+  EXPECT_TRUE(opened.has_key("icu") && opened.has_key("radiology/chest"));
+  EXPECT_FALSE(opened.has_key("ICU"));
+  EXPECT_EQ(to_hex(opened.unwrap(old).bytes()), to_hex(Bytes(32, std::byte{5})));
+  EXPECT_EQ(opened.wrap("icu", Bytes(32)).key_id, keys[2].id);
+  EXPECT_EQ(opened.dataset_of(keys[0].id), "icu");
+  EXPECT_THROW(keyring.rotate_key("unknown"), KeyError);
+}
+
+TEST(Keyring, WrapsUnderTheNamedKeyOnly) {
+  const TemporaryFolder folder;
+  Keyring keyring = Keyring::create(folder / "k");
+  keyring.create_key("a");
+  keyring.create_key("b");
+  const Bytes data_key(32, std::byte{9});
+  const WrappedKey wrapped = keyring.wrap("a", data_key);
+  EXPECT_EQ(to_hex(keyring.unwrap(wrapped).bytes()), to_hex(data_key));
+  EXPECT_THROW(keyring.wrap("c", data_key), KeyError);
+  EXPECT_THROW(keyring.wrap("a", Bytes(31)), InvalidArgument);
+  EXPECT_THROW(keyring.unwrap({kId, wrapped.bytes}), KeyError);
+  EXPECT_THROW(keyring.unwrap({keyring.list()[1].id, wrapped.bytes}), SealError);
+  EXPECT_THROW(keyring.unwrap({wrapped.key_id, Bytes(40)}), SealError);
+  EXPECT_THROW(keyring.unwrap({wrapped.key_id, {}}), SealError);
+}
+
+TEST(Keyring, OnlyPlainDatasetNames) {
+  for (const char* good : {"a", "9", "icu-2026", "org/data:v1", "a@b.c", "A_b.C"}) EXPECT_NO_THROW(check_dataset_name(good));
+  for (const std::string& bad :
+       {std::string(), std::string("../x"), std::string("a/../b"), std::string("a//b"), std::string("/a"), std::string("-a"),
+        std::string("a b"), std::string("a\nb"), std::string("a\0b", 3), std::string("\xC3\xA4"), std::string(129, 'a')}) {
+    EXPECT_THROW(check_dataset_name(bad), InvalidArgument) << bad;
+  }
+  const TemporaryFolder folder;
+  Keyring keyring = Keyring::create(folder / "k");
+  EXPECT_THROW(keyring.create_key("a b"), InvalidArgument);
+}
+
+TEST(Keyring, RefusesWhatOthersCouldReadOrSwap) {
+  const TemporaryFolder folder;
+  Keyring::create(folder / "k").create_key("icu");
+  for (mode_t mode : {0640u, 0620u, 0610u, 0604u, 0602u, 0601u, 0666u}) {
+    ::chmod((folder / "k").c_str(), mode);
+    expect_error<KeyError>([&] { Keyring::open(folder / "k"); }, "0600");
+  }
+  ::chmod((folder / "k").c_str(), 0600);
+  EXPECT_NO_THROW(Keyring::open(folder / "k"));
+  std::filesystem::create_symlink(folder / "k", folder / "link");
+  EXPECT_THROW(Keyring::open(folder / "link"), KeyError);
+  EXPECT_THROW(Keyring::create(folder / "link"), IoError);
+  ASSERT_EQ(::mkfifo((folder / "fifo").c_str(), 0600), 0);
+  EXPECT_THROW(Keyring::open(folder / "fifo"), KeyError);
+  ASSERT_EQ(::mkdir((folder / "folder").c_str(), 0700), 0);
+  EXPECT_THROW(Keyring::open(folder / "folder"), KeyError);
+  EXPECT_THROW(Keyring::open(std::string("k\0x", 3)), InvalidArgument);
+}
+
+TEST(Keyring, RefusesAFileOfAnotherOwner) {
+  if (::geteuid() != 0) GTEST_SKIP() << "SKIPPED: giving a file away needs root";
+  const TemporaryFolder folder;
+  Keyring::create(folder / "k");
+  ASSERT_EQ(::chown((folder / "k").c_str(), 1, 1), 0);
+  expect_error<KeyError>([&] { Keyring::open(folder / "k"); }, "owner");
+}
+
+TEST(Keyring, AnyFlippedBitAndAnyCutIsRefused) {
+  const TemporaryFolder folder;
+  Keyring::create(folder / "k").create_key("icu");
+  const Bytes good = read_file(folder / "k");
+  for (std::size_t bit = 0; bit < 8 * good.size(); ++bit) {
+    Bytes altered = good;
+    altered[bit / 8] ^= std::byte{1} << (bit % 8);
+    put(folder / "x", altered);
+    EXPECT_THROW(Keyring::open(folder / "x"), KeyError) << bit;
+  }
+  for (std::size_t size = 0; size < good.size(); ++size) {
+    put(folder / "x", std::span(good).first(size));
+    EXPECT_THROW(Keyring::open(folder / "x"), KeyError) << size;
+  }
+  Bytes longer = good;
+  longer.push_back(std::byte{'\n'});
+  put(folder / "x", longer);
+  EXPECT_THROW(Keyring::open(folder / "x"), KeyError);
+}
+
+TEST(Keyring, RefusesMalformedLinesUnderAFittingDigest) {
+  const TemporaryFolder folder;
+  put(folder / "x", text_bytes(keyring_text(kLine)));
+  ASSERT_EQ(Keyring::open(folder / "x").list().size(), 1u);
+  const std::string other_id = std::string(32, '2');
+  const std::string rest = " 2026-01-31T12:00:00Z active " + kSecret + "\n";
+  for (const std::string& lines : {
+           std::string("\n"), kLine + kLine,                                    // empty; duplicate id
+           kLine + other_id + " icu" + rest,                                    // two active keys of a dataset
+           std::string(31, '1') + " icu" + rest,                                // short id
+           std::string(32, 'A') + " icu" + rest,                                // upper-case hexadecimal
+           kId + " ../icu" + rest,                                              // dataset
+           kId + "  icu" + rest,                                                // empty field
+           kId + " icu 2026-01-31 12:00:00Z active " + kSecret + "\n",          // time with a blank
+           kId + " icu 2026-01-31T12:00:00 active " + kSecret + "\n",           // time without zone
+           kId + " icu 2026-01-31T12:00:00Z destroyed " + kSecret + "\n",       // unknown state
+           kId + " icu 2026-01-31T12:00:00Z active " + kSecret + "0\n",         // long key
+           kId + " icu 2026-01-31T12:00:00Z active " + kSecret + " x\n",        // sixth field
+           kId + " icu 2026-01-31T12:00:00Z active " + kSecret,                 // no end of line
+       }) {
+    put(folder / "x", text_bytes(keyring_text(lines)));
+    const std::string text = thrown<KeyError>([&] { Keyring::open(folder / "x"); });
+    EXPECT_EQ(text.find(kSecret), text.npos) << "a message shows a key";
+  }
+  const std::string version_2 = "hushgrad keyring 2\n";
+  put(folder / "x", text_bytes(version_2 + "sha384 " + to_hex(sha384(text_bytes(version_2))) + "\n"));
+  expect_error<KeyError>([&] { Keyring::open(folder / "x"); }, "version 1");
+  put(folder / "x", Bytes((1 << 20) + 1, std::byte{'x'}));
+  expect_error<KeyError>([&] { Keyring::open(folder / "x"); }, "1 MiB");
+}
+
+TEST(Keyring, ProcessesThatAddKeysAtOnceLoseNone) {
+  const TemporaryFolder folder;
+  Keyring::create(folder / "k");
+  constexpr int kProcesses = 6, kKeys = 5;
+  for (int p = 0; p < kProcesses; ++p) {
+    if (::fork() != 0) continue;
+    Keyring keyring = Keyring::open(folder / "k");
+    for (int i = 0; i < kKeys; ++i) keyring.create_key(message("p", p, "/", i));
+    ::_exit(0);
+  }
+  for (int p = 0; p < kProcesses; ++p) ::wait(nullptr);
+  const Keyring keyring = Keyring::open(folder / "k");
+  EXPECT_EQ(keyring.list().size(), static_cast<std::size_t>(kProcesses * kKeys));
+  EXPECT_EQ(folder.names().size(), 1u);
+}
+
+TEST(Keyring, AFailedWriteKeepsTheOldKeyring) {
+  const TemporaryFolder folder;
+  Keyring keyring = Keyring::create(folder / "k");
+  keyring.create_key("icu");
+  const Bytes before = read_file(folder / "k");
+  for (int call = 0; call < 4; ++call) {
+    SyscallFault::current().arm(SyscallFault::Action::fail, call, ENOSPC);
+    EXPECT_THROW(keyring.create_key("new"), IoError);
+    SyscallFault::current().disarm();
+    EXPECT_EQ(read_file(folder / "k"), before);
+    EXPECT_FALSE(keyring.has_key("new"));
+    EXPECT_EQ(folder.names().size(), 1u);
+  }
+}
+
+}  // namespace
+}  // namespace hushgrad
