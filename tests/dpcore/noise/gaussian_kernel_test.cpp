@@ -1,0 +1,261 @@
+#include "dpcore/noise/gaussian_kernel.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "dpcore/error.h"
+#include "dpcore/random/statistics.h"
+
+namespace hushgrad::internal {
+namespace {
+
+using testing::chi_square_p;
+using testing::kFalseAlarm;
+using testing::normal_cdf;
+using testing::normal_mass;
+
+std::vector<std::uint64_t> random_words(std::size_t pairs) {
+  Csprng rng;
+  std::vector<std::uint64_t> words(kWordsPerPair * pairs);
+  rng.fill(std::as_writable_bytes(std::span(words)));
+  return words;
+}
+
+struct Point {
+  long double radius, x, y;
+};
+
+// Box and Muller in long double, straight from the description of the words.
+Point naive_pair(std::uint64_t a, std::uint64_t b, std::uint64_t c) {
+  const long double pi = std::acos(-1.0L);
+  const auto k_high = static_cast<long double>(a);                 // top 64 of the 92 bits
+  const auto k_low = static_cast<long double>(b >> 36);            // the other 28
+  const long double u = k_high * 0x1p-64L + (k_low + 0.5L) * 0x1p-92L;
+  // Near 1 the sum above rounds; 1 - u does not.
+  const auto from_top = static_cast<long double>(~a) + 1 - (k_low + 0.5L) * 0x1p-28L;
+  const long double log_u = (a >> 63) ? std::log1p(-from_top * 0x1p-64L) : std::log(u);
+  const std::uint64_t angle = ((b & 0xfffffffffu) << 16) | (c >> 48);
+  const long double turn = (static_cast<long double>(angle & ((1ull << 50) - 1)) + 0.5L) * 0x1p-52L - 0.125L;
+  long double x = std::cos(2 * pi * turn), y = std::sin(2 * pi * turn);
+  if (angle >> 50 & 1) std::swap(x, y);
+  if (angle >> 51) x = -x, y = -y;
+  const long double radius = std::sqrt(-2 * log_u);
+  return {radius, radius * x, radius * y};
+}
+
+// Bit patterns at the edges: every number of leading zeros and ones, and every edge of the angle.
+std::vector<std::uint64_t> awkward_words(std::size_t pairs) {
+  std::vector<std::uint64_t> words = random_words(pairs);
+  for (std::size_t i = 0; i < pairs; ++i) {
+    std::uint64_t &a = words[i], &b = words[pairs + i], &c = words[2 * pairs + i];
+    const std::uint64_t angle = b & 0xfffffffffu;
+    const std::size_t run = i % 93;
+    const auto shifted = [](std::uint64_t x, std::size_t by) { return by >= 64 ? 0 : x >> by; };
+    a = shifted(~0ull, run);
+    b = (run <= 64 ? ~0ull : shifted(~0ull, run - 64));
+    b = (b & ~0xfffffffffull) | angle;
+    if (i % 2 == 1) a = ~a, b = ~b;
+    if (i % 5 == 0) b |= 0xfffffffffu, c |= 0xffffull << 48;
+    if (i % 7 == 0) b &= ~0xfffffffffull, c &= ~(0xffffull << 48);
+    if (i % 11 == 0) b = (b & ~0xfffffffffull) | 0x400000000u;
+  }
+  return words;
+}
+
+// The error bound of the header, the one docs/proofs/lattice_gaussian.md builds on.
+void expect_accurate(const GaussianKernel& kernel, const std::vector<std::uint64_t>& words) {
+  const std::size_t pairs = words.size() / kWordsPerPair;
+  constexpr double sigma = 0x1p27;
+  std::vector<double> first(pairs), second(pairs);
+  kernel.pairs(words.data(), pairs, sigma, first.data(), second.data());
+  long double worst = 0;
+  for (std::size_t i = 0; i < pairs; ++i) {
+    const Point p = naive_pair(words[i], words[pairs + i], words[2 * pairs + i]);
+    const long double off = std::hypot(first[i] / sigma - p.x, second[i] / sigma - p.y);
+    const long double allowed = p.radius < 0x1p-25L ? 0x1p-25L : 0x1p-50L * (p.radius + 1 / p.radius);
+    worst = std::max(worst, off / allowed);
+  }
+  EXPECT_LT(worst, 1.0L);
+}
+
+TEST(GaussianKernel, IsBoxMullerToTheStatedPrecision) {
+  for (const GaussianKernel* kernel : {&gaussian_kernel(), &portable_kernel()}) {
+    expect_accurate(*kernel, random_words(300'000));
+    expect_accurate(*kernel, awkward_words(93 * 70));
+  }
+}
+
+TEST(GaussianKernel, ReachesElevenStandardDeviations) {
+  const std::array<std::uint64_t, 3> words{0, 0, 0};
+  std::array<double, 2> x;
+  gaussian_kernel().pairs(words.data(), 1, 1.0, &x[0], &x[1]);
+  EXPECT_NEAR(std::hypot(x[0], x[1]), std::sqrt(2.0 * 93.0 * std::log(2.0)), 1e-13);
+}
+
+TEST(GaussianKernel, BothKindsMakeTheSameNoise) {
+  // Fused multiply-add may move a value across a rounding edge: once in 2^20 values at this sigma, by one step.
+  const auto words = random_words(100'000);
+  std::vector<double> one(200'000), two(200'000);
+  gaussian_kernel().noise(words.data(), 100'000, 0x1p27, one.data());
+  portable_kernel().noise(words.data(), 100'000, 0x1p27, two.data());
+  int moved = 0;
+  for (std::size_t i = 0; i < one.size(); ++i) {
+    EXPECT_LE(std::abs(one[i] - two[i]), 1.0);
+    moved += one[i] != two[i] ? 1 : 0;
+  }
+  EXPECT_LT(moved, 10);
+}
+
+TEST(GaussianKernel, DitherWidthIsWhatTheHeaderSays) {
+  EXPECT_EQ(dither_width(0.7), 1.0);
+  EXPECT_EQ(dither_width(127.999), 1.0);
+  for (double sigma : {128.0, 1000.0, 0x1p27, 0x1.fffp29}) {
+    EXPECT_GT(dither_width(sigma), sigma / 128);
+    EXPECT_LE(dither_width(sigma), sigma / 64);
+    EXPECT_EQ(std::exp2(std::round(std::log2(dither_width(sigma)))), dither_width(sigma));
+  }
+  EXPECT_EQ(dither_width(kMaxSigmaUnits), 0x1p24);
+}
+
+// P(n) = P(n - width/2 <= sigma Z < n + width/2) / width, whichever the width (docs/proofs/lattice_gaussian.md, 3).
+class IntegerNoise : public ::testing::TestWithParam<double> {};
+
+TEST_P(IntegerNoise, HasTheExactMasses) {
+  const double sigma = GetParam();
+  constexpr std::int64_t samples = 10'000'000;
+  std::vector<std::int64_t> noise(samples);
+  Csprng rng;
+  integer_noise(noise, sigma, rng);
+  const auto reach = static_cast<std::int64_t>(8 * sigma) + 4;
+  const long double width = dither_width(sigma), s = sigma;
+  std::vector<std::int64_t> counts(static_cast<std::size_t>(2 * reach + 1));
+  std::vector<long double> masses;
+  for (std::int64_t n : noise) {
+    if (std::abs(n) <= reach) ++counts[static_cast<std::size_t>(n + reach)];
+  }
+  for (std::int64_t n = -reach; n <= reach; ++n) {
+    const auto x = static_cast<long double>(n);
+    masses.push_back(normal_mass((x - width / 2) / s, (x + width / 2) / s) / width);
+  }
+  EXPECT_GT(chi_square_p(counts, masses, samples), kFalseAlarm);
+}
+
+INSTANTIATE_TEST_SUITE_P(Sigma, IntegerNoise, ::testing::Values(0.2, 0.7, 3.0, 100.0, 1000.0));
+
+// Where single masses cannot be counted: distribution function, moments and the uniformity of the lowest bits.
+// False alarm 1e-6 for each of five statistics and each sigma.
+class LargeNoise : public ::testing::TestWithParam<double> {};
+
+TEST_P(LargeNoise, IsGaussianAboveAndUniformBelow) {
+  const double sigma = GetParam();
+  constexpr std::size_t samples = 2'000'000;
+  std::vector<std::int64_t> noise(samples);
+  Csprng rng;
+  integer_noise(noise, sigma, rng);
+
+  std::vector<std::int64_t> low(1024);
+  for (std::int64_t n : noise) ++low[static_cast<std::size_t>(n & 1023)];
+  EXPECT_GT(chi_square_p(low, std::vector<long double>(1024, 0x1p-10L), samples), kFalseAlarm);
+
+  std::vector<double> z(samples);
+  std::transform(noise.begin(), noise.end(), z.begin(), [&](auto n) { return static_cast<double>(n) / sigma; });
+  const double root = std::sqrt(static_cast<double>(samples));
+  long double mean = 0, square = 0;
+  for (double x : z) mean += x, square += x * x;
+  EXPECT_LT(std::abs(mean / samples) * root, testing::kNormalLimit);
+  EXPECT_LT(std::abs(square / samples - 1) * root / std::sqrt(2.0), testing::kNormalLimit);
+
+  // Neighbours, and the two halves of every Box-Muller pair (512 apart within a block of 1024): values and squares.
+  for (std::size_t lag : {std::size_t{1}, std::size_t{512}}) {
+    const std::size_t count = samples - lag;
+    EXPECT_LT(std::abs(testing::correlation_z(
+                  count, [&](auto i) { return z[i]; }, [&](auto i) { return z[i + lag]; })),
+              testing::kNormalLimit);
+    EXPECT_LT(std::abs(testing::correlation_z(
+                  count, [&](auto i) { return z[i] * z[i]; }, [&](auto i) { return z[i + lag] * z[i + lag]; })),
+              testing::kNormalLimit);
+  }
+  std::sort(z.begin(), z.end());
+  EXPECT_LT(testing::kolmogorov(z, [](double x) { return static_cast<double>(normal_cdf(x)); }),
+            testing::kKolmogorovLimit);
+}
+
+INSTANTIATE_TEST_SUITE_P(Sigma, LargeNoise, ::testing::Values(0x1.7p14, 0x1.3p27, 0x1p33, 0x1p46));
+
+// 5 * 10^7 values against exact tail masses, out to six standard deviations (0.1 expected there). Beyond, the radius is
+// checked word by word above. False alarm 1e-6 for each of eight counts.
+TEST(IntegerNoise, TailsAreRight) {
+  constexpr std::size_t chunk = 1'000'000, chunks = 50;
+  constexpr double sigma = 0x1p26;
+  const std::array<double, 4> edges{3, 4, 5, 6};
+  std::array<std::array<std::int64_t, 4>, 2> seen{};
+  std::vector<std::int64_t> noise(chunk);
+  Csprng rng;
+  for (std::size_t c = 0; c < chunks; ++c) {
+    integer_noise(noise, sigma, rng);
+    for (std::int64_t n : noise) {
+      for (std::size_t e = 0; e < edges.size(); ++e) {
+        if (static_cast<double>(std::abs(n)) <= edges[e] * sigma) break;
+        ++seen[n < 0 ? 0 : 1][e];
+      }
+    }
+  }
+  for (const auto& side : seen) {
+    for (std::size_t e = 0; e < edges.size(); ++e) {
+      const double expected = static_cast<double>(normal_cdf(-edges[e])) * chunk * chunks;
+      EXPECT_GT(testing::poisson_p(side[e], expected), kFalseAlarm / 2) << edges[e] << " sigma, seen " << side[e];
+    }
+  }
+}
+
+// add() against exact integer arithmetic: values of every magnitude, noise up to 2^49.
+TEST(GaussianKernel, AddIsExactIntegerArithmeticThenOneScaling) {
+  constexpr std::size_t count = 20'000;
+  Csprng rng;
+  for (double scale : {1.0, 0x1p-8, 1.0 / 300}) {
+    constexpr double grid = 0x1p-20;
+    std::vector<float> values(count);
+    std::vector<double> noise(count);
+    for (std::size_t i = 0; i < count; ++i) {
+      const auto magnitude = static_cast<int>(rng.next_u64() % 60) - 30;  // around and far above the grid
+      values[i] = static_cast<float>(std::ldexp(static_cast<double>(rng.next_u64()) * 0x1p-63 - 1, magnitude));
+      noise[i] = static_cast<double>(static_cast<std::int64_t>(rng.next_u64()) >> (14 + rng.next_u64() % 40));
+    }
+    for (const GaussianKernel* kernel : {&gaussian_kernel(), &portable_kernel()}) {
+      std::vector<float> out = values;
+      ASSERT_TRUE(kernel->add(out.data(), noise.data(), count, grid, scale));
+      for (std::size_t i = 0; i < count; ++i) {
+        const auto units = static_cast<__int128>(std::nearbyint(static_cast<double>(values[i]) / grid));
+        const auto total = static_cast<double>(units + static_cast<__int128>(noise[i]));
+        ASSERT_EQ(out[i], static_cast<float>(total * (grid * scale))) << values[i] << " " << noise[i];
+      }
+    }
+  }
+}
+
+TEST(GaussianKernel, AddRefusesWhatWasNotClipped) {
+  constexpr float inf = std::numeric_limits<float>::infinity();
+  const std::vector<double> noise(9, 1.0);
+  for (const GaussianKernel* kernel : {&gaussian_kernel(), &portable_kernel()}) {
+    for (std::size_t at = 0; at < noise.size(); ++at) {
+      for (float wrong : {std::numeric_limits<float>::quiet_NaN(), inf, -inf, 0x1p80f, -0x1p80f}) {
+        std::vector<float> values(noise.size(), 1.0f);
+        values[at] = wrong;  // 2^80 is 2^100 steps of 2^-20
+        EXPECT_FALSE(kernel->add(values.data(), noise.data(), values.size(), 0x1p-20, 1.0)) << wrong << " at " << at;
+      }
+      std::vector<float> values(noise.size(), 1.0f);
+      values[at] = 0x1.fffffep79f;
+      EXPECT_TRUE(kernel->add(values.data(), noise.data(), values.size(), 0x1p-20, 1.0));
+      values[at] = 0x1p79f;
+      EXPECT_FALSE(kernel->add(values.data(), noise.data(), values.size(), 0x1p-20, 0x1p60)) << "leaves float32";
+    }
+  }
+}
+
+}  // namespace
+}  // namespace hushgrad::internal
