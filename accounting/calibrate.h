@@ -1,0 +1,28 @@
+// The two inverse questions: how much noise a budget needs, and how many steps it pays for.
+#pragma once
+
+#include <cstdint>
+
+#include "accounting/event.h"
+
+namespace hushgrad {
+
+/// The smallest noise multiplier (to about 1e-3 relative, rounded up) with which `steps` Poisson-sampled Gaussian steps
+/// stay within (target_epsilon, target_delta) under add-or-remove-one adjacency.
+///
+/// Guarantee: epsilon(those steps with the returned multiplier, target_delta).upper <= target_epsilon.
+/// sampling_rate in [0, 1], steps >= 0, target_epsilon > 0 and finite, target_delta in (0, 1). Returns 0 where nothing
+/// is released (steps or sampling_rate 0).
+/// Throws InvalidArgument outside those domains or where no noise multiplier up to 1e9 suffices.
+double calibrate_noise(double target_epsilon, double target_delta, double sampling_rate, std::int64_t steps);
+
+/// The largest k <= 10^9 such that epsilon(`history` and then k times `step`, target_delta).upper <= target_epsilon;
+/// 0 where not even one fits. A step that spends nothing gives 10^9.
+///
+/// Never too large: the bound is asked for the k that is returned. It may fall short of the largest by the accountant's
+/// own slack, about 1e-4 of k.
+/// Throws InvalidArgument for target_epsilon negative, infinite or NaN and for target_delta outside (0, 1), Unsupported
+/// for an event that has no bound.
+std::int64_t affordable_steps(const Event& history, const Event& step, double target_epsilon, double target_delta);
+
+}  // namespace hushgrad
