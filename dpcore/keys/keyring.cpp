@@ -14,6 +14,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <nlohmann/json.hpp>
+
 #include "dpcore/error.h"
 #include "dpcore/keys/bytes.h"
 #include "dpcore/keys/durable_file.h"
@@ -25,21 +27,26 @@ namespace {
 
 constexpr std::size_t kKeyBytes = 32;
 constexpr std::size_t kIdBytes = 16;
+constexpr std::size_t kMaxNameBytes = 256;
 constexpr std::size_t kMaxFileBytes = 1024 * 1024;
 constexpr std::string_view kFirstLine = "hushgrad keyring 1\n";
 constexpr std::string_view kDigestLabel = "sha384 ";
 constexpr std::string_view kActive = "active";
 constexpr std::string_view kRetired = "retired";
 
-bool is_alphanumeric(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+bool is_utf8(std::string_view text) {
+  try {
+    nlohmann::json(text).dump();
+    return true;
+  } catch (const nlohmann::json::exception&) {
+    return false;
+  }
 }
 
 bool is_dataset_name(std::string_view name) {
-  if (name.empty() || name.size() > 128 || !is_alphanumeric(name[0])) return false;
-  if (name.find("..") != name.npos || name.find("//") != name.npos) return false;
-  return std::all_of(name.begin(), name.end(),
-                     [](char c) { return is_alphanumeric(c) || std::string_view("._:@/-").find(c) != std::string_view::npos; });
+  if (name.empty() || name.size() > kMaxNameBytes || name.front() == ' ' || name.back() == ' ') return false;
+  const bool controls = std::any_of(name.begin(), name.end(), [](unsigned char c) { return c < 0x20 || c == 0x7F; });
+  return !controls && is_utf8(name);
 }
 
 // "2026-01-31T12:00:00Z"
@@ -143,8 +150,8 @@ void write_keyring(const std::string& path, std::span<const std::byte> text, IfE
 void check_dataset_name(const std::string& dataset) {
   if (is_dataset_name(dataset)) return;
   throw InvalidArgument(
-      "[dataset] Expected a name of 1..128 letters, digits or ._:@/- that starts with a letter or digit and holds neither "
-      "\"..\" nor \"//\", received another. Choose a plain name without patient data.");
+      "[dataset] Expected a name of 1..256 bytes of UTF-8 without control characters and without a space at either end, "
+      "received another. Choose a plain name without patient data.");
 }
 
 Keyring Keyring::create(const std::string& path) {
@@ -177,13 +184,13 @@ std::vector<Keyring::Key> Keyring::parse(std::span<const std::byte> bytes) {
   std::string_view rest = all.substr(kFirstLine.size(), body.size() - kFirstLine.size());
   while (!rest.empty()) {
     const std::string_view id = take(rest, ' ');
-    const std::string_view dataset = take(rest, ' ');
     const std::string_view created = take(rest, ' ');
     const std::string_view state = take(rest, ' ');
-    const std::string_view digits = take(rest, '\n');
+    const std::string_view digits = take(rest, ' ');
+    const std::string_view dataset = take(rest, '\n');
     if (!is_hex(id, kIdBytes) || !is_dataset_name(dataset) || !is_time(created) || !is_hex(digits, kKeyBytes) ||
         (state != kActive && state != kRetired)) {
-      malformed("an id, dataset, time, state and key in each line");
+      malformed("an id, time, state, key and dataset in each line");
     }
     if (!ids.emplace(id).second) malformed("each key id once");
     if (state == kActive && !active_datasets.emplace(dataset).second) malformed("one active key a dataset");
@@ -198,11 +205,13 @@ SecretBytes Keyring::serialize(const std::vector<Key>& keys) {
   SecretText text(kFirstLine.size() + keys.size() * 512 + 256);
   text.append(kFirstLine);
   for (const Key& key : keys) {
-    for (const std::string* field : {&key.info.id, &key.info.dataset, &key.info.created, &key.info.state}) {
+    for (const std::string* field : {&key.info.id, &key.info.created, &key.info.state}) {
       text.append(*field);
       text.append(" ");
     }
     text.append_hex(key.secret.bytes());
+    text.append(" ");
+    text.append(key.info.dataset);
     text.append("\n");
   }
   const Sha384 digest = sha384(text.written());

@@ -24,8 +24,8 @@ struct WrappedKey {
   std::vector<std::byte> bytes;  // AES-256-KWP of a 32-byte key: 40 bytes
 };
 
-/// Throws InvalidArgument unless `dataset` is 1..128 characters of [A-Za-z0-9._:@/-], starts with a letter or digit,
-/// and holds neither ".." nor "//". The name is stored in clear in keyrings and sealed files: no patient data in it.
+/// Throws InvalidArgument unless `dataset` is 1..256 bytes of UTF-8 without control characters and without a space at
+/// either end. The name is stored in clear in keyrings and sealed files: no patient data in it. Never used as a path.
 void check_dataset_name(const std::string& dataset);
 
 /// Guarantees:

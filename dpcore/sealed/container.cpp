@@ -11,6 +11,7 @@
 
 #include <fcntl.h>
 #include <omp.h>
+#include <openssl/crypto.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -80,6 +81,7 @@ void for_each_segment(std::uint64_t first, std::uint64_t last, const Work& work)
     } catch (...) {
       if (!failed.exchange(true)) error = std::current_exception();
     }
+    if (omp_get_thread_num() != 0) OPENSSL_thread_stop();  // or each pool thread keeps its own random generator for good
   }
   if (error) std::rethrow_exception(error);
 }

