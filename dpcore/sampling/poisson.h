@@ -8,6 +8,19 @@
 
 namespace hushgrad {
 
+/// The comparison that decides one inclusion: of the 2^64 equally likely draws it takes floor(rate * 2^64).
+/// rate in (0, 1].
+class InclusionRule {
+ public:
+  explicit InclusionRule(double rate);
+  bool takes(std::uint64_t draw) const noexcept { return draw <= last_; }
+  bool never() const noexcept { return never_; }  ///< rate < 2^-64; takes() then means nothing
+
+ private:
+  std::uint64_t last_;
+  bool never_;
+};
+
 /// Takes every record into the batch independently with probability q' = floor(sampling_rate * 2^64) / 2^64.
 ///
 /// Guarantee: inclusions are independent between records and between draws, and q' <= sampling_rate with a gap below
@@ -30,8 +43,7 @@ class PoissonSampler {
  private:
   std::int64_t population_;
   double sampling_rate_;
-  std::uint64_t last_included_;  // a 64-bit draw includes its record iff draw <= last_included_
-  bool never_;                   // sampling_rate < 2^-64
+  InclusionRule rule_;
 };
 
 }  // namespace hushgrad

@@ -97,6 +97,26 @@ TEST(GaussianKernel, ReachesElevenStandardDeviations) {
   EXPECT_NEAR(std::hypot(x[0], x[1]), std::sqrt(2.0 * 93.0 * std::log(2.0)), 1e-13);
 }
 
+// n = round(x + shift) + w, with w cut from its own 24 bits of the third word.
+TEST(GaussianKernel, NoiseIsTheRoundedPairPlusItsDither) {
+  constexpr std::size_t pairs = 10'000;
+  const auto words = random_words(pairs);
+  for (double sigma : {0.7, 100.0, 1000.0, 0x1p27, 0x1p40}) {
+    const double width = dither_width(sigma), shift = width > 1 ? 0.5 : 0.0;
+    for (const GaussianKernel* kernel : {&gaussian_kernel(), &portable_kernel()}) {
+      std::vector<double> x(2 * pairs), noise(2 * pairs);
+      kernel->pairs(words.data(), pairs, sigma, x.data(), x.data() + pairs);
+      kernel->noise(words.data(), pairs, sigma, noise.data());
+      for (std::size_t i = 0; i < 2 * pairs; ++i) {
+        const std::uint64_t bits = words[2 * pairs + i % pairs] >> (i < pairs ? 0 : 24);
+        const double w = static_cast<double>(bits % static_cast<std::uint64_t>(width)) - std::floor(width / 2);
+        ASSERT_EQ(noise[i], std::nearbyint(noise[i]));
+        ASSERT_LE(std::abs(noise[i] - w - (x[i] + shift)), 0.5 + 1e-14 * sigma) << sigma << " " << i;
+      }
+    }
+  }
+}
+
 TEST(GaussianKernel, BothKindsMakeTheSameNoise) {
   // Fused multiply-add may move a value across a rounding edge: once in 2^20 values at this sigma, by one step.
   const auto words = random_words(100'000);

@@ -16,6 +16,20 @@ namespace {
 using testing::chi_square_p;
 using testing::kFalseAlarm;
 
+// Exactly floor(rate * 2^64) draws are taken: the last of them is, the next is not.
+TEST(InclusionRule, TakesExactlyTheRateRoundedDown) {
+  for (double rate : {0x1p-64, 0x1.8p-64, 3 * 0x1p-64, 0.1, 0.5, 2.0 / 3, std::nextafter(1.0, 0.0)}) {
+    const auto taken = static_cast<std::uint64_t>(static_cast<long double>(rate) * 0x1p64L);
+    const InclusionRule rule(rate);
+    EXPECT_FALSE(rule.never());
+    EXPECT_TRUE(rule.takes(0));
+    EXPECT_TRUE(rule.takes(taken - 1)) << rate;
+    EXPECT_FALSE(rule.takes(taken)) << rate;
+  }
+  EXPECT_TRUE(InclusionRule(1.0).takes(std::numeric_limits<std::uint64_t>::max()));
+  EXPECT_TRUE(InclusionRule(0x1.fffffffffffffp-65).never());
+}
+
 // The definition, one record at a time. long double holds both a 64-bit draw and rate * 2^64 without rounding.
 std::vector<std::int64_t> naive(std::int64_t population, double rate, Csprng& rng) {
   const long double included = std::floor(static_cast<long double>(rate) * 0x1p64L);
