@@ -154,6 +154,9 @@ void check_dataset_name(const std::string& dataset) {
       "received another. Choose a plain name without patient data.");
 }
 
+Keyring::Keyring(std::string path, std::vector<Key> keys)
+    : path_(std::move(path)), mutex_(std::make_unique<std::mutex>()), keys_(std::move(keys)) {}
+
 Keyring Keyring::create(const std::string& path) {
   Keyring keyring(path, {});
   write_keyring(path, serialize(keyring.keys_).bytes(), IfExists::refuse);
@@ -230,8 +233,8 @@ void Keyring::rotate_key(const std::string& dataset) { update(dataset, true); }
 
 void Keyring::update(const std::string& dataset, bool retire_active) {
   check_dataset_name(dataset);
-  const Descriptor lock = open_locked(path_);
-  Keyring current(path_, read(lock.get(), path_));  // another process may have added keys since this one was opened
+  const Descriptor locked_file = open_locked(path_);
+  Keyring current(path_, read(locked_file.get(), path_));  // another process may have added keys since this one was opened
   const auto old = std::find_if(current.keys_.begin(), current.keys_.end(), [&](const Key& key) {
     return key.info.dataset == dataset && key.info.state == kActive;
   });
@@ -244,6 +247,7 @@ void Keyring::update(const std::string& dataset, bool retire_active) {
     current.keys_.push_back({{to_hex(id.bytes()), dataset, now(), std::string(kActive)}, SecretBytes::random(kKeyBytes)});
     write_keyring(path_, serialize(current.keys_).bytes(), IfExists::replace);
   }
+  const std::lock_guard lock(*mutex_);
   keys_ = std::move(current.keys_);
 }
 
@@ -262,9 +266,13 @@ const Keyring::Key& Keyring::find(const std::string& key_id) const {
                          ", received none of that id. Use the keyring that holds the key of this dataset."));
 }
 
-bool Keyring::has_key(const std::string& dataset) const { return active(dataset) != nullptr; }
+bool Keyring::has_key(const std::string& dataset) const {
+  const std::lock_guard lock(*mutex_);
+  return active(dataset) != nullptr;
+}
 
 std::vector<KeyInfo> Keyring::list() const {
+  const std::lock_guard lock(*mutex_);
   std::vector<KeyInfo> infos;
   for (const Key& key : keys_) infos.push_back(key.info);
   return infos;
@@ -274,6 +282,7 @@ WrappedKey Keyring::wrap(const std::string& dataset, std::span<const std::byte> 
   if (data_key.size() != kKeyBytes) {
     throw InvalidArgument(message("[keyring] Expected a data key of 32 bytes, received ", data_key.size(), "."));
   }
+  const std::lock_guard lock(*mutex_);
   const Key* key = active(dataset);
   if (key == nullptr) {
     throw KeyError(message("[keyring] Expected an active key of dataset ", dataset, " in ", path_,
@@ -283,6 +292,7 @@ WrappedKey Keyring::wrap(const std::string& dataset, std::span<const std::byte> 
 }
 
 SecretBytes Keyring::unwrap(const WrappedKey& wrapped) const {
+  const std::lock_guard lock(*mutex_);
   std::optional<SecretBytes> data_key = aes256_kwp_unwrap(find(wrapped.key_id).secret.bytes(), wrapped.bytes);
   if (!data_key || data_key->size() != kKeyBytes) {
     throw SealError("[keyring] Expected a data key wrapped under the named key, received one that was altered or wrapped "
@@ -291,6 +301,9 @@ SecretBytes Keyring::unwrap(const WrappedKey& wrapped) const {
   return std::move(*data_key);
 }
 
-const std::string& Keyring::dataset_of(const std::string& key_id) const { return find(key_id).info.dataset; }
+std::string Keyring::dataset_of(const std::string& key_id) const {
+  const std::lock_guard lock(*mutex_);
+  return find(key_id).info.dataset;
+}
 
 }  // namespace hushgrad

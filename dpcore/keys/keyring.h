@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
@@ -36,7 +38,7 @@ void check_dataset_name(const std::string& dataset);
 ///    somebody who may write the file: who holds the keyring holds the data.
 ///  - Key material lives in SecretBytes and is never part of a message or of KeyInfo.
 /// Errors: KeyError (missing or refused file, malformed content, unknown dataset or key), InvalidArgument (dataset
-/// name), IoError (operating system). Not safe for concurrent use of one object while it is being changed.
+/// name), IoError (operating system). Safe for concurrent use.
 class Keyring {
  public:
   /// Makes an empty keyring. IoError when something, even a dangling symlink, already stands at `path`.
@@ -65,14 +67,14 @@ class Keyring {
   /// wrapped bytes are not intact under it.
   SecretBytes unwrap(const WrappedKey& wrapped) const;
   /// The dataset the key of that id belongs to. KeyError when unknown.
-  const std::string& dataset_of(const std::string& key_id) const;
+  std::string dataset_of(const std::string& key_id) const;
 
  private:
   struct Key {
     KeyInfo info;
     SecretBytes secret;
   };
-  Keyring(std::string path, std::vector<Key> keys) : path_(std::move(path)), keys_(std::move(keys)) {}
+  Keyring(std::string path, std::vector<Key> keys);
 
   static std::vector<Key> parse(std::span<const std::byte> text);
   static SecretBytes serialize(const std::vector<Key>& keys);
@@ -82,6 +84,7 @@ class Keyring {
   void update(const std::string& dataset, bool retire_active);
 
   std::string path_;
+  std::unique_ptr<std::mutex> mutex_;  // guards keys_; on the heap, so that a keyring can be moved
   std::vector<Key> keys_;
 };
 
