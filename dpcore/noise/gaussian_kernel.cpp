@@ -5,6 +5,10 @@
 #include <bit>
 #include <cmath>
 
+#if defined(__FAST_MATH__)
+#error "Rounding to the grid, and refusing what is not finite, need IEEE arithmetic: build without -ffast-math."
+#endif
+
 namespace hushgrad::internal {
 namespace {
 
