@@ -28,6 +28,7 @@ constexpr std::size_t kRoom = Format::kSegmentBytes - Floe::kSegmentOverhead;  /
 constexpr std::size_t kKeyBlockBytes = Format::kKeyIdBytes + Format::kWrappedKeyBytes + Format::kMacBytes;
 constexpr std::size_t kTailBytes = kKeyBlockBytes + Floe::kHeaderBytes;  // of the header, after the core
 constexpr std::uint64_t kMaxPayload = Format::kMaxSegments * kRoom;
+constexpr std::uint64_t kSegmentsPerThread = 8;  // below this, waking a thread costs more than it brings
 constexpr int kMaxThreads = 16;  // beyond this the disk is the limit, and each thread holds 2 MiB
 constexpr std::string_view kPayloadKeyLabel = "hushgrad sealed 1 payload";
 constexpr std::string_view kKeyBlockKeyLabel = "hushgrad sealed 1 keyblock";
@@ -68,8 +69,8 @@ struct Scratch {
 // Calls work(position, scratch) for positions [first, last) on several threads; the first exception wins.
 template <typename Work>
 void for_each_segment(std::uint64_t first, std::uint64_t last, const Work& work) {
-  const auto wanted = std::min<std::uint64_t>(last - first, static_cast<std::uint64_t>(omp_get_max_threads()));
-  const int threads = static_cast<int>(std::clamp<std::uint64_t>(wanted, 1, kMaxThreads));
+  const auto most = static_cast<std::uint64_t>(std::clamp(omp_get_max_threads(), 1, kMaxThreads));
+  const int threads = static_cast<int>(std::clamp<std::uint64_t>((last - first) / kSegmentsPerThread, 1, most));
   std::atomic<std::uint64_t> next{first};
   std::atomic<bool> failed{false};
   std::exception_ptr error;

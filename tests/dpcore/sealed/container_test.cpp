@@ -115,6 +115,24 @@ TEST_F(ContainerTest, ReadsAnyRange) {
   EXPECT_THROW(container.read(0, all), InvalidArgument);
 }
 
+// Long enough for four threads; shorter payloads are handled by one.
+TEST_F(ContainerTest, ManySegmentsOnSeveralThreads) {
+  const int threads = omp_get_max_threads();
+  omp_set_num_threads(4);
+  const Bytes whole = numbered(32 * kRoom + 5);
+  seal(folder_ / "a", whole, keyring_);
+  EXPECT_TRUE(open_all(folder_ / "a", keyring_) == whole);
+  Bytes file = read_file(folder_ / "a");
+  file[kHeader + 20 * kSegment + 100] ^= std::byte{1};
+  write_file(folder_ / "x", file);
+  const Container container(folder_ / "x", keyring_);
+  expect_error<SealError>([&] { container.verify_all(); }, "segment 20");
+  Bytes out(whole.size(), std::byte{0xEE});
+  expect_error<SealError>([&] { container.read(0, out); }, "segment 20");
+  EXPECT_TRUE(out == Bytes(whole.size()));
+  omp_set_num_threads(threads);
+}
+
 TEST_F(ContainerTest, EveryFileHasItsOwnKeyAndIvs) {
   const Bytes a = sealed(100), b = sealed(100);
   const auto field = [](const Bytes& file, std::size_t from, std::size_t size) {
