@@ -66,11 +66,11 @@ std::string TrainingPlan::to_json() const {
 }
 
 PrivateTraining::PrivateTraining(TrainingPlan plan, std::vector<at::Tensor> parameters, std::vector<std::string> names,
-                                 std::shared_ptr<Ledger> ledger)
+                                 std::vector<at::Tensor> ignored, std::shared_ptr<Ledger> ledger)
     : plan_((plan.check(), std::move(plan))),
       event_(plan_.step_event()),
       parameters_(parameters),
-      capture_(std::move(parameters), std::move(names), {plan_.max_grad_norm, plan_.loss_reduction, plan_.batch_first}),
+      capture_(std::move(parameters), std::move(names), std::move(ignored), {plan_.max_grad_norm, plan_.loss_reduction, plan_.batch_first}),
       ledger_(std::move(ledger)) {
   if (parameters_.empty()) throw InvalidArgument("[make_private] Expected at least one trainable parameter, received none.");
   if (plan_.sampling == Sampling::poisson) sampler_.emplace(plan_.dataset_size, plan_.sampling_rate);

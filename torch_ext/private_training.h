@@ -54,8 +54,10 @@ struct TrainingPlan {
 /// the parameters are as before, and no sum is left behind.
 class PrivateTraining {
  public:
+  /// ignored: trainable tensors of the model that no private optimizer steps. They get no gradient at all, so that
+  /// nothing un-noised can be read or stepped from them.
   PrivateTraining(TrainingPlan plan, std::vector<at::Tensor> parameters, std::vector<std::string> names,
-                  std::shared_ptr<Ledger> ledger);
+                  std::vector<at::Tensor> ignored, std::shared_ptr<Ledger> ledger);
 
   /// Indices of the next batch, ascending; may be empty. Sampling::poisson only. @throws InvalidState otherwise.
   std::vector<std::int64_t> draw();
@@ -73,6 +75,8 @@ class PrivateTraining {
 
   /// Epsilon of this run at delta: (lower, upper).
   Interval epsilon(double delta) const { return ledger_->run_spent(run_id_, delta); }
+  /// Every charge of this run as one event.
+  Event history() const { return ledger_->run_history(run_id_); }
   std::int64_t steps() const { return steps_; }
   const std::string& run_id() const { return run_id_; }
   const TrainingPlan& plan() const { return plan_; }

@@ -9,6 +9,7 @@
 
 #include "dpcore/error.h"
 #include "torch_ext/capture/prober.h"
+#include "torch_ext/capture/promotion.h"
 #include "torch_ext/rules/rule.h"
 
 namespace hushgrad {
@@ -59,8 +60,8 @@ std::string mixing_message(const std::string& mixer, const std::string& where) {
 
 class GraphCapture::Impl : public std::enable_shared_from_this<GraphCapture::Impl> {
  public:
-  Impl(std::vector<at::Tensor> parameters, std::vector<std::string> names, CaptureOptions options)
-      : parameters_(std::move(parameters), std::move(names)), options_(options), pass_(options.max_grad_norm) {}
+  Impl(std::vector<at::Tensor> parameters, std::vector<std::string> names, std::vector<at::Tensor> ignored, CaptureOptions options)
+      : parameters_(std::move(parameters), std::move(names), std::move(ignored)), options_(options), pass_(options.max_grad_norm) {}
 
   void guard_parameters();
   void release_parameters();
@@ -95,6 +96,7 @@ class GraphCapture::Impl : public std::enable_shared_from_this<GraphCapture::Imp
   ClippingPass pass_;
   std::unordered_map<std::uint64_t, Structure> structures_;
 
+  std::unordered_set<const torch::autograd::FunctionPreHook*> guards_;  // on the parameters' accumulators
   std::int64_t batch_ = -1;                   // -1: no batch has begun
   bool watched_ = false;
   std::unordered_map<const Node*, std::vector<RowMap>> attached_;  // sites of this batch
@@ -150,14 +152,16 @@ struct RefuseOrdinaryGradient final : torch::autograd::FunctionPreHook {
 
 void GraphCapture::Impl::guard_parameters() {
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
-    parameters_.accumulator(i)->add_pre_hook(std::make_unique<RefuseOrdinaryGradient>(parameters_.name(i)));
+    auto hook = std::make_unique<RefuseOrdinaryGradient>(parameters_.name(i));
+    guards_.insert(hook.get());
+    parameters_.accumulator(i)->add_pre_hook(std::move(hook));
   }
 }
 
 void GraphCapture::Impl::release_parameters() {
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     auto& hooks = parameters_.accumulator(i)->pre_hooks();
-    std::erase_if(hooks, [](const auto& hook) { return dynamic_cast<RefuseOrdinaryGradient*>(hook.get()) != nullptr; });
+    std::erase_if(hooks, [this](const auto& hook) { return guards_.contains(hook.get()); });
   }
 }
 
@@ -254,6 +258,7 @@ GraphCapture::Impl::Prepared GraphCapture::Impl::prove(const std::vector<Edge>& 
 
     check_earlier_sites(prepared.walk, outputs);
     bool promoted = false, decided = batch_ > 1;
+    const Site* mixed = nullptr;
     structure.maps.clear();
     for (std::size_t s = 0; s < sites.size(); ++s) {
       auto& resolved = prepared.maps.emplace_back();
@@ -269,11 +274,12 @@ GraphCapture::Impl::Prepared GraphCapture::Impl::prove(const std::vector<Edge>& 
         }
         const auto map = e.refuted() ? std::nullopt : std::optional(resolve(e.survivors(), sizes, batch_).value_or(e.survivors().front()));
         if (!map) {
-          if (!leads_to_parameters_only(sites[s])) {
-            throw Unsupported(mixing_message(name_the_mixer(outputs, batch_, prepared.walk), describe(sites[s], parameters_)));
+          if (may_be_promoted(sites[s], options_.forward_is_checked)) {
+            promotions.insert(sites[s].position);
+            promoted = true;
+          } else if (!mixed) {
+            mixed = &sites[s];  // unless a promotion below it makes it one of parameters only
           }
-          promotions.insert(sites[s].position);
-          promoted = true;
           break;
         }
         decided = decided && e.decided();
@@ -282,6 +288,7 @@ GraphCapture::Impl::Prepared GraphCapture::Impl::prove(const std::vector<Edge>& 
       }
     }
     if (promoted) continue;
+    if (mixed) throw Unsupported(mixing_message(name_the_mixer(outputs, batch_, prepared.walk), describe(*mixed, parameters_)));
     structure.promotions = promotions;
     structure.proven = decided;
     return prepared;
@@ -317,7 +324,12 @@ void GraphCapture::Impl::cut(const Site& site) {
 void GraphCapture::Impl::attach(const Site& site, std::vector<RowMap> maps) {
   cut(site);
   attached_.emplace(site.node.get(), maps);
-  site.node->add_pre_hook(std::make_unique<SiteHook>(weak_from_this(), site, std::move(maps), batch_));
+  Site private_site{site.node, site.position, {}};
+  for (const Use& use : site.uses) {
+    if (!parameters_.ignored(use.parameter)) private_site.uses.push_back(use);
+  }
+  if (private_site.uses.empty()) return;
+  site.node->add_pre_hook(std::make_unique<SiteHook>(weak_from_this(), std::move(private_site), std::move(maps), batch_));
 }
 
 void GraphCapture::Impl::on_backward(const Site& site, const std::vector<RowMap>& maps, std::int64_t batch, const variable_list& backprops) {
@@ -371,7 +383,7 @@ void GraphCapture::Impl::settle_composites() {
   std::vector<std::size_t> reached;
   const Walk walk = walk_graph(roots, parameters_, {});
   for (const NodePtr& node : walk.nodes) {
-    if (const auto p = parameters_.find(node.get()); p >= 0) {
+    if (const auto p = parameters_.find(node.get()); p >= 0 && !parameters_.ignored(p)) {
       reached.push_back(static_cast<std::size_t>(p));
       leaves.push_back(Edge(node, 0));
     }
@@ -502,8 +514,9 @@ ClippedSum GraphCapture::Impl::finish() {
   return pass.finish(std::move(parts));
 }
 
-GraphCapture::GraphCapture(std::vector<at::Tensor> parameters, std::vector<std::string> names, CaptureOptions options)
-    : impl_(std::make_shared<Impl>(std::move(parameters), std::move(names), options)) {
+GraphCapture::GraphCapture(std::vector<at::Tensor> parameters, std::vector<std::string> names, std::vector<at::Tensor> ignored,
+                           CaptureOptions options)
+    : impl_(std::make_shared<Impl>(std::move(parameters), std::move(names), std::move(ignored), options)) {
   impl_->guard_parameters();
 }
 

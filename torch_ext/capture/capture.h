@@ -18,6 +18,9 @@ struct CaptureOptions {
   double max_grad_norm = 1.0;  // l2 norm of one sample's gradient over all parameters together
   LossReduction loss_reduction = LossReduction::mean;
   bool batch_first = true;     // outputs are [B, ...] (or [B*m, ...]); false: [T, B, ...]
+  // The caller runs the model on other samples whenever watch() returns true and refuses it if an output of a sample that
+  // stayed moves. Lets parameters be combined with tensors that the graph does not record (masks, buffers).
+  bool forward_is_checked = false;
 };
 
 /// Attaches to the graphs of one model's outputs and turns ordinary backward passes into a ClippedSum.
@@ -35,8 +38,9 @@ struct CaptureOptions {
 /// (no_grad, evaluation) are ignored. Not thread-safe; backward may run on the engine's device threads.
 class GraphCapture {
  public:
-  /// parameters: trainable leaves, each once; names for messages.
-  GraphCapture(std::vector<at::Tensor> parameters, std::vector<std::string> names, CaptureOptions options);
+  /// parameters: trainable leaves, each once; names for messages. ignored: further leaves that get no gradient.
+  GraphCapture(std::vector<at::Tensor> parameters, std::vector<std::string> names, std::vector<at::Tensor> ignored,
+               CaptureOptions options);
   ~GraphCapture();
   GraphCapture(const GraphCapture&) = delete;
   GraphCapture& operator=(const GraphCapture&) = delete;

@@ -91,7 +91,9 @@ std::string name_the_mixer(const std::vector<ProbedOutput>& outputs, std::int64_
   for (std::size_t i = 0; i < walk.nodes.size(); ++i) {
     if (states[i] != State::separate) continue;
     for (const Edge& edge : walk.nodes[i]->next_edges()) {
-      if (edge.is_valid() && states[index.at(edge.function.get())] == State::mixed) return walk.nodes[i]->name();
+      if (!edge.is_valid()) continue;
+      const std::size_t child = index.at(edge.function.get());
+      if (states[child] == State::mixed && !walk.only_parameters[child]) return walk.nodes[i]->name();
     }
   }
   return "an operator";

@@ -75,24 +75,24 @@ class Walker {
   bool enter(const NodePtr& node) {
     if (!position_.emplace(node.get(), walk_.nodes.size()).second) return false;
     walk_.nodes.push_back(node);
-    only_parameters_.push_back(false);
+    walk_.only_parameters.push_back(false);
     return true;
   }
 
   void classify(std::size_t position) {
     const Node& node = *walk_.nodes[position];
     if (parameters_.find(&node) >= 0) {
-      only_parameters_[position] = true;
+      walk_.only_parameters[position] = true;
       return;
     }
     if (!is_isometry(node) && !promotions_.contains(position)) return;
     bool any = false;
     for (const Edge& edge : node.next_edges()) {
       if (!edge.is_valid()) continue;
-      if (!only_parameters_[position_.at(edge.function.get())]) return;
+      if (!walk_.only_parameters[position_.at(edge.function.get())]) return;
       any = true;
     }
-    only_parameters_[position] = any;
+    walk_.only_parameters[position] = any;
   }
 
   void sign(std::size_t position) {
@@ -106,12 +106,12 @@ class Walker {
 
   void collect() {
     for (std::size_t position = 0; position < walk_.nodes.size(); ++position) {
-      if (only_parameters_[position]) continue;
+      if (walk_.only_parameters[position]) continue;
       const NodePtr& node = walk_.nodes[position];
       Site site{node, position, {}};
       for (std::uint32_t i = 0; i < node->num_outputs(); ++i) {
         const Edge& edge = node->next_edge(i);
-        if (edge.is_valid() && only_parameters_[position_.at(edge.function.get())]) site.uses.push_back(use(i, edge));
+        if (edge.is_valid() && walk_.only_parameters[position_.at(edge.function.get())]) site.uses.push_back(use(i, edge));
       }
       if (!site.uses.empty()) walk_.sites.push_back(std::move(site));
     }
@@ -137,13 +137,16 @@ class Walker {
   Walk walk_;
   std::unordered_map<const Node*, std::size_t> position_;
   std::vector<std::size_t> finished_;
-  std::vector<char> only_parameters_;
 };
 
 }  // namespace
 
-ParameterIndex::ParameterIndex(std::vector<at::Tensor> parameters, std::vector<std::string> names)
-    : parameters_(std::move(parameters)), names_(std::move(names)) {
+ParameterIndex::ParameterIndex(std::vector<at::Tensor> parameters, std::vector<std::string> names, std::vector<at::Tensor> ignored)
+    : private_(parameters.size()), parameters_(std::move(parameters)), names_(std::move(names)) {
+  for (at::Tensor& tensor : ignored) {
+    parameters_.push_back(std::move(tensor));
+    names_.emplace_back("(without a private optimizer)");
+  }
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     const at::Tensor& p = parameters_[i];
     if (!p.is_leaf() || !p.requires_grad()) {
@@ -164,12 +167,6 @@ std::int64_t ParameterIndex::find(const Node* node) const {
 
 Walk walk_graph(const std::vector<Edge>& roots, const ParameterIndex& parameters, const Promotions& promotions) {
   return Walker(parameters, promotions).run(roots);
-}
-
-bool leads_to_parameters_only(const Site& site) {
-  std::size_t valid = 0;
-  for (const Edge& edge : site.node->next_edges()) valid += edge.is_valid();
-  return valid == site.uses.size();
 }
 
 at::Tensor follow_path(const Use& use, at::Tensor gradient) {

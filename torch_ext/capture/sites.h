@@ -17,17 +17,20 @@ namespace hushgrad {
 /// other tensors than the module holds (sharded training) needs a change here only.
 class ParameterIndex {
  public:
-  ParameterIndex(std::vector<at::Tensor> parameters, std::vector<std::string> names);
+  ParameterIndex(std::vector<at::Tensor> parameters, std::vector<std::string> names, std::vector<at::Tensor> ignored);
 
-  std::size_t size() const { return parameters_.size(); }
+  /// Number of private parameters; their indices are below it. Ignored ones follow.
+  std::size_t size() const { return private_; }
+  bool ignored(std::int64_t i) const { return i >= static_cast<std::int64_t>(private_); }
   const at::Tensor& parameter(std::size_t i) const { return parameters_[i]; }
   const std::string& name(std::size_t i) const { return names_[i]; }
   /// AccumulateGrad node of parameter i; held here so that its hooks live as long as the capture.
   const NodePtr& accumulator(std::size_t i) const { return accumulators_[i]; }
-  /// Index of the private parameter this node accumulates into, or -1.
+  /// Index of the parameter this node accumulates into, or -1.
   std::int64_t find(const Node* node) const;
 
  private:
+  std::size_t private_;
   std::vector<at::Tensor> parameters_;
   std::vector<std::string> names_;
   std::vector<NodePtr> accumulators_;
@@ -60,15 +63,13 @@ using Promotions = std::unordered_set<std::size_t>;
 
 struct Walk {
   std::vector<NodePtr> nodes;   // in order of visit
+  std::vector<char> only_parameters;  // per node: everything below it is parameters
   std::vector<Site> sites;
   std::uint64_t signature = 0;  // of types, edges and parameters; not of sizes
 };
 
 /// Walks every node that can be reached from the roots.
 Walk walk_graph(const std::vector<Edge>& roots, const ParameterIndex& parameters, const Promotions& promotions);
-
-/// True if every valid edge of the node leads to private parameters and nothing else, so that it could be promoted.
-bool leads_to_parameters_only(const Site& site);
 
 /// gradient of the boundary -> gradient of the parameter.
 at::Tensor follow_path(const Use& use, at::Tensor gradient);

@@ -1,12 +1,12 @@
 // Convolutions in one to three dimensions, grouped, dilated, transposed. Sample b's gradient is the product of its backprop
 // with its patches; both are formed block by block so that they stay in cache and nothing of size B * patches exists.
 #include <ATen/Parallel.h>
-#include <ATen/native/CPUBlas.h>
 #include <torch/csrc/autograd/generated/Functions.h>
 
 #include <algorithm>
 #include <array>
 
+#include "torch_ext/rules/gemm.h"
 #include "torch_ext/rules/rule.h"
 
 namespace hushgrad {
@@ -79,8 +79,7 @@ void add_image(const Geometry& s, const T* image, const T* backprop, T* gradient
     for (std::int64_t first = 0; first < positions; first += block) {
       const std::int64_t count = std::min(block, positions - first);
       gather_patches(s, planes, first, count, patches.data());
-      at::native::cpublas::gemm<T>(at::native::TransposeType::Transpose, at::native::TransposeType::NoTranspose, s.patch(),
-                                   per_group, count, T(1), patches.data(), count, g + first, positions, T(1), to, s.patch());
+      gemm_nt(per_group, s.patch(), count, g + first, positions, patches.data(), count, T(1), to, s.patch());
     }
   }
 }

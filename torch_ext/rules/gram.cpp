@@ -1,11 +1,11 @@
 #include "torch_ext/rules/gram.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/native/CPUBlas.h>
 
 #include <algorithm>
 
 #include "torch_ext/capture/contribution.h"
+#include "torch_ext/rules/gemm.h"
 
 namespace hushgrad {
 namespace {
@@ -30,8 +30,7 @@ Rows<T> rows_of(const at::Tensor& matrix, const RowMap& map, std::int64_t batch)
 /// out: [n, m] = x[0:n] . y[0:m]^T
 template <typename T>
 void dot_rows(const Rows<T>& r, std::int64_t b, std::int64_t first, std::int64_t n, std::int64_t second, std::int64_t m, T* out) {
-  at::native::cpublas::gemm<T>(at::native::TransposeType::Transpose, at::native::TransposeType::NoTranspose, m, n, r.width,
-                               T(1), r.row(b, second), r.row_stride, r.row(b, first), r.row_stride, T(0), out, m);
+  gemm_nt(n, m, r.width, r.row(b, first), r.row_stride, r.row(b, second), r.row_stride, T(0), out, m);
 }
 
 template <typename T>

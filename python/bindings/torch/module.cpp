@@ -52,10 +52,11 @@ void bind_plan(py::module_& m) {
 
 void bind_training(py::module_& m) {
   py::class_<PrivateTraining>(m, "PrivateTraining")
-      .def(py::init([](const TrainingPlan& plan, std::vector<at::Tensor> parameters, std::vector<std::string> names, const LedgerHandle& ledger) {
-             return std::make_unique<PrivateTraining>(plan, std::move(parameters), std::move(names), ledger.ledger);
+      .def(py::init([](const TrainingPlan& plan, std::vector<at::Tensor> parameters, std::vector<std::string> names,
+                       std::vector<at::Tensor> ignored, const LedgerHandle& ledger) {
+             return std::make_unique<PrivateTraining>(plan, std::move(parameters), std::move(names), std::move(ignored), ledger.ledger);
            }),
-           py::arg("plan"), py::arg("parameters"), py::arg("names"), py::arg("ledger"), Unlocked())
+           py::arg("plan"), py::arg("parameters"), py::arg("names"), py::arg("ignored"), py::arg("ledger"), Unlocked())
       .def("draw", &PrivateTraining::draw)
       .def("begin_batch", &PrivateTraining::begin_batch, py::arg("size"))
       .def("watch", &PrivateTraining::watch, py::arg("outputs"), Unlocked())
@@ -65,6 +66,9 @@ void bind_training(py::module_& m) {
       .def("step", &PrivateTraining::step, Unlocked())
       .def("epsilon", [](const PrivateTraining& t, double delta) { return pair(t.epsilon(delta)); }, py::arg("delta"), Unlocked())
       .def("finish", &PrivateTraining::finish, py::arg("status"), Unlocked())
+      .def("history", [](const PrivateTraining& t) { return t.history().to_json(); })
+      .def_property_readonly("target_delta", [](const PrivateTraining& t) { return t.plan().target_delta; })
+      .def_property_readonly("plan_json", [](const PrivateTraining& t) { return t.plan().to_json(); })
       .def_property_readonly("steps", &PrivateTraining::steps)
       .def_property_readonly("run_id", &PrivateTraining::run_id);
 }

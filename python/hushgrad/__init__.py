@@ -1,0 +1,47 @@
+"""hushgrad: differentially private training for PyTorch, with a budget ledger and sealed checkpoints.
+
+``import hushgrad`` and everything on accounting, ledgers, keys and reports works without PyTorch; the names that train
+(``PrivacyEngine``, ``BatchMemoryManager``, ``checkpoint``) import it when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hushgrad import errors
+
+if TYPE_CHECKING:
+    from hushgrad import accounting, checkpoint, keys, ledger, report
+    from hushgrad.batch_memory_manager import BatchMemoryManager
+    from hushgrad.engine import PrivacyEngine
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BatchMemoryManager",
+    "PrivacyEngine",
+    "__version__",
+    "accounting",
+    "checkpoint",
+    "cmake_prefix_path",
+    "errors",
+    "keys",
+    "ledger",
+    "report",
+]
+
+#: For C++ builds against an installed wheel: ``cmake -DCMAKE_PREFIX_PATH=...``, as ``torch.utils.cmake_prefix_path``.
+cmake_prefix_path = str(Path(__file__).parent / "share" / "cmake")
+
+_CLASSES = {"PrivacyEngine": "hushgrad.engine", "BatchMemoryManager": "hushgrad.batch_memory_manager"}
+_MODULES = ("accounting", "checkpoint", "keys", "ledger", "report")
+
+
+def __getattr__(name: str) -> object:
+    if name in _CLASSES:
+        return getattr(importlib.import_module(_CLASSES[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"hushgrad.{name}")
+    raise AttributeError(f"module 'hushgrad' has no attribute {name!r}")

@@ -1,0 +1,473 @@
+"""One call that makes a PyTorch training script private; the script's own objects come back."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from torch.optim import LBFGS, Optimizer
+from torch.utils.data import DataLoader
+
+from hushgrad import _torch, accounting, checkpoint
+from hushgrad.errors import InvalidArgument, InvalidState, LedgerError, PrivacyViolation, Unsupported
+from hushgrad.independence import check_forward, check_modules
+from hushgrad.keys import Keyring
+from hushgrad.loader import (
+    PoissonBatchSampler,
+    announce,
+    describe_loader,
+    make_loader_private,
+    rows_of,
+    steps_per_epoch,
+    tensors_in,
+)
+
+__all__ = ["PrivacyEngine", "PrivateSession", "session_of"]
+
+_Module = TypeVar("_Module", bound=nn.Module)
+_Optimizer = TypeVar("_Optimizer", bound=Optimizer)
+_Loader = TypeVar("_Loader", bound=DataLoader[Any])
+
+_sessions: weakref.WeakKeyDictionary[Optimizer, PrivateSession] = weakref.WeakKeyDictionary()
+
+
+def session_of(optimizer: Optimizer) -> PrivateSession:
+    """The private session of an optimizer that went through ``make_private``. Raises InvalidArgument for any other."""
+    session = _sessions.get(optimizer)
+    if session is None:
+        raise InvalidArgument(
+            "[optimizer] Expected an optimizer that went through PrivacyEngine.make_private, received another one. Make it private first."
+        )
+    return session
+
+
+class PrivateSession:
+    """Joins one module, one optimizer and one loader to a training run of the core. Made by ``make_private``."""
+
+    def __init__(self, module: nn.Module, optimizer: Optimizer, training: _torch.PrivateTraining, batch_dim: int) -> None:
+        self.training = training
+        self.batch_dim = batch_dim
+        self._optimizer = weakref.ref(optimizer)
+        self._batch: int | None = None
+        self._last_physical = True
+        self._hooks = [
+            module.register_forward_hook(self._after_forward, with_kwargs=True),
+            optimizer.register_step_pre_hook(self._before_step),
+        ]
+        zero_grad = optimizer.zero_grad
+        owner = weakref.ref(self)
+
+        def zero_grad_and_discard(set_to_none: bool = True) -> None:
+            session = owner()
+            if session is not None and session.training.has_gradients:
+                session.training.discard(False)
+            zero_grad(set_to_none=set_to_none)
+
+        optimizer.zero_grad = zero_grad_and_discard  # type: ignore[method-assign]
+
+    def begin_batch(self, size: int, *, first: bool = True, last: bool = True) -> None:
+        """A physical batch of ``size`` samples begins; first and last say where it lies in its logical batch."""
+        if first and not self.training.has_gradients:
+            self.training.discard(True)
+        self.training.begin_batch(size)
+        self._batch = size
+        self._last_physical = last
+
+    def _after_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        # Outside of training, or without a batch of the private loader, nothing is watched: a backward pass through it
+        # is stopped at the parameters.
+        if not module.training or not torch.is_grad_enabled() or self._batch is None:
+            return
+        outputs = [t for t in tensors_in(output) if t.requires_grad]
+        if not outputs:
+            return
+        if self.training.watch(outputs) and self._batch > 1:
+            hooks = module._forward_hooks.copy()
+            module._forward_hooks.clear()  # the check calls the module; it must not be watched, nor call the user's hooks
+            try:
+                check_forward(module, args, kwargs, self._batch, self.batch_dim)
+            finally:
+                module._forward_hooks.update(hooks)
+
+    def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        closure: Callable[[], Any] | None = kwargs.get("closure", args[0] if args else None)
+        result = None
+        if closure is not None:
+            # The optimizer would call it after this hook and find ordinary gradients; it runs here, once.
+            with torch.enable_grad():
+                loss = closure()
+            result = ((lambda: loss,), {})
+        self._refuse_foreign_gradients(optimizer)
+        if self._batch is None:
+            raise InvalidState(
+                "[step] Expected a batch from the private data loader since the last step, received none. Iterate over the loader that "
+                "make_private returned and call step() once a batch."
+            )
+        self.training.accumulate()
+        self._batch = None
+        if self._last_physical:
+            self.training.step()
+        else:
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad = None
+        return result
+
+    def _refuse_foreign_gradients(self, optimizer: Optimizer) -> None:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.requires_grad and id(parameter) not in self._private:
+                    raise PrivacyViolation(
+                        "[step] Expected only the parameters that were made private, received another trainable one in the optimizer. Call "
+                        "make_private after the last add_param_group() or requires_grad_(True)."
+                    )
+
+    _private: frozenset[int] = frozenset()
+
+    def close(self) -> None:
+        """Takes the hooks away. The module trains as before, without privacy and without a charge."""
+        for hook in self._hooks:
+            hook.remove()
+        optimizer = self._optimizer()
+        if optimizer is not None:
+            optimizer.__dict__.pop("zero_grad", None)
+            _sessions.pop(optimizer, None)
+
+
+class PrivacyEngine:
+    """Differentially private training for an unchanged loop.
+
+    >>> engine = hushgrad.PrivacyEngine(dataset="ward-7")                                     # doctest: +SKIP
+    >>> model, optimizer, loader = engine.make_private(
+    ...     module=model, optimizer=optimizer, data_loader=loader, noise_multiplier=1.1, max_grad_norm=1.0)
+
+    Guarantee: what ``optimizer.step()`` applies is the clipped, noised gradient whose cost is durably in the ledger;
+    (epsilon, delta) differential privacy of the trained weights for adding or removing one record, epsilon from
+    ``get_epsilon``. The sensitivity holds up to floating-point rounding of norms and sums ("empirical").
+    Not covered: what the script itself prints or saves (losses, metrics on training data), and choices made by hand after
+    looking at the data.
+
+    Args:
+        accountant: "pld" (tightest) or "rdp".
+        ledger: path of the budget ledger; default ``hushgrad.ledger.db`` in the working directory. ":memory:" keeps
+            nothing and is labelled so wherever epsilon is shown.
+        dataset: name of the data set whose budget is spent, letters, digits and ``._:@/-``; default "default".
+        purpose, actor: recorded with the run; actor defaults to the login name.
+        keyring: a Keyring or its path, for checkpoints.
+    """
+
+    def __init__(
+        self,
+        accountant: str = "pld",
+        ledger: str | os.PathLike[str] | None = None,
+        dataset: str | None = None,
+        purpose: str | None = None,
+        actor: str | None = None,
+        keyring: Keyring | str | os.PathLike[str] | None = None,
+    ) -> None:
+        if accountant not in ("pld", "rdp"):
+            raise InvalidArgument(f'[PrivacyEngine] Expected accountant "pld" or "rdp", received {accountant!r}.')
+        self.accountant = accountant
+        self.dataset = dataset or "default"
+        self.purpose = purpose or ""
+        self.actor = actor if actor is not None else _login_name()
+        self.keyring = keyring
+        self._ledger = _torch.LedgerHandle(os.fspath(ledger) if ledger is not None else "hushgrad.ledger.db")
+        self._sessions: list[PrivateSession] = []
+
+    @property
+    def ledger_path(self) -> str:
+        """Absolute path of the ledger, or ":memory:"."""
+        return self._ledger.path
+
+    @property
+    def durable(self) -> bool:
+        """Whether charges survive the process. False for ":memory:"."""
+        return self._ledger.durable
+
+    @property
+    def run_id(self) -> str:
+        """Id of the latest run in the ledger."""
+        return self._latest().training.run_id
+
+    @property
+    def steps(self) -> int:
+        """Noisy steps that the latest run has released."""
+        return self._latest().training.steps
+
+    def make_private(
+        self,
+        *,
+        module: _Module,
+        optimizer: _Optimizer,
+        data_loader: _Loader,
+        noise_multiplier: float,
+        max_grad_norm: float,
+        poisson_sampling: bool = True,
+        clipping: str = "flat",
+        loss_reduction: str = "mean",
+        batch_first: bool = True,
+        noise_generator: object = None,
+    ) -> tuple[_Module, _Optimizer, _Loader]:
+        """Makes the three objects private and returns the same three objects.
+
+        The loader now draws Poisson batches with sampling rate batch_size / len(dataset); the gradients become
+        (sum of clipped per-sample gradients + noise) / batch_size, or undivided for ``loss_reduction="sum"``.
+
+        Args:
+            noise_multiplier: noise standard deviation / max_grad_norm. 0 is accepted, charged as non-private (epsilon
+                infinite) and shown as such.
+            max_grad_norm: l2 norm to which a sample's gradient over all parameters is clipped, > 0.
+            poisson_sampling: False leaves the loader's batches as they are and charges every step without
+                amplification, which costs far more.
+            clipping: "flat".
+            loss_reduction: how the criterion reduces over the batch, "mean" or "sum". It must match: it is not visible.
+            batch_first: False if the batch is dimension 1 of inputs and outputs.
+            noise_generator: must be None; noise comes from the system's secure generator and has no seed.
+
+        Raises:
+            InvalidArgument: a value outside its domain, a parameter of the optimizer that is not the module's.
+            Unsupported: a module, optimizer or loader that cannot be trained privately; says what to use instead.
+        """
+        return self._make_private(
+            module, optimizer, data_loader, noise_multiplier, max_grad_norm, poisson_sampling, clipping, loss_reduction,
+            batch_first, noise_generator, None, None,
+        )  # fmt: skip
+
+    def make_private_with_epsilon(
+        self,
+        *,
+        module: _Module,
+        optimizer: _Optimizer,
+        data_loader: _Loader,
+        target_epsilon: float,
+        target_delta: float,
+        epochs: int,
+        max_grad_norm: float,
+        poisson_sampling: bool = True,
+        clipping: str = "flat",
+        loss_reduction: str = "mean",
+        batch_first: bool = True,
+        noise_generator: object = None,
+    ) -> tuple[_Module, _Optimizer, _Loader]:
+        """As ``make_private`` with the smallest noise for which ``epochs`` epochs cost at most ``target_epsilon``.
+
+        The engine must be new: a target for a run that follows others would not be kept by their sum.
+        """
+        if self._sessions:
+            raise InvalidState(
+                "[make_private_with_epsilon] Expected a new engine, received one that already trains: the target would not hold for both "
+                "runs together. Make another PrivacyEngine, or use make_private with a noise_multiplier."
+            )
+        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+            raise InvalidArgument(f"[make_private_with_epsilon] Expected epochs to be an integer >= 1, received {epochs!r}.")
+        size, batch_size = describe_loader(data_loader)
+        steps = epochs * steps_per_epoch(size, batch_size)
+        noise_multiplier = accounting.calibrate_noise(
+            target_epsilon=target_epsilon,
+            target_delta=target_delta,
+            sampling_rate=batch_size / size if poisson_sampling else 1.0,
+            steps=steps,
+        )
+        if not poisson_sampling:
+            noise_multiplier *= 2  # the event of a step on the caller's own batches is a Gaussian of half the multiplier
+        return self._make_private(
+            module, optimizer, data_loader, noise_multiplier, max_grad_norm, poisson_sampling, clipping, loss_reduction,
+            batch_first, noise_generator, target_epsilon, target_delta,
+        )  # fmt: skip
+
+    def _make_private(
+        self,
+        module: _Module,
+        optimizer: _Optimizer,
+        data_loader: _Loader,
+        noise_multiplier: float,
+        max_grad_norm: float,
+        poisson_sampling: bool,
+        clipping: str,
+        loss_reduction: str,
+        batch_first: bool,
+        noise_generator: object,
+        target_epsilon: float | None,
+        target_delta: float | None,
+    ) -> tuple[_Module, _Optimizer, _Loader]:
+        if clipping != "flat":
+            raise InvalidArgument(f'[make_private] Expected clipping="flat", received {clipping!r}.')
+        if loss_reduction not in ("mean", "sum"):
+            raise InvalidArgument(f'[make_private] Expected loss_reduction "mean" or "sum", received {loss_reduction!r}.')
+        if noise_generator is not None:
+            raise InvalidArgument(
+                "[make_private] Expected noise_generator=None, received one: a generator that can be seeded makes noise that can be removed. "
+                "Leave it out; noise comes from the system's secure generator."
+            )
+        private, ignored = _split_parameters(module, optimizer)
+        check_modules(module)
+        size, batch_size = describe_loader(data_loader)
+        plan = _torch.TrainingPlan(
+            noise_multiplier=float(noise_multiplier),
+            max_grad_norm=float(max_grad_norm),
+            expected_batch_size=float(batch_size),
+            poisson=poisson_sampling,
+            dataset_size=size,
+            sampling_rate=batch_size / size,
+            mean=loss_reduction == "mean",
+            batch_first=batch_first,
+            target_delta=target_delta,
+            target_epsilon=target_epsilon,
+            dataset=self.dataset,
+            purpose=self.purpose,
+            actor=self.actor,
+        )
+        names, parameters = list(private), list(private.values())
+        training = _torch.PrivateTraining(plan, parameters, names, list(ignored.values()), self._ledger)
+        session = PrivateSession(module, optimizer, training, 0 if batch_first else 1)
+        session._private = frozenset(id(p) for p in parameters)
+        if poisson_sampling:
+            sampler = PoissonBatchSampler(training.draw, steps_per_epoch(size, batch_size))
+            make_loader_private(data_loader, sampler, session.begin_batch, session.batch_dim)
+        else:
+            announce(data_loader, lambda batch: rows_of(batch, session.batch_dim), session.begin_batch)
+        self._sessions.append(session)
+        _sessions[optimizer] = session
+        return module, optimizer, data_loader
+
+    def get_epsilon(self, delta: float) -> float:
+        """Upper end of epsilon at ``delta`` of everything this engine has released: never below the truth.
+
+        0 before the first step; ``inf`` if a step had no noise. Reading does not change it.
+        """
+        return self.epsilon_interval(delta)[1]
+
+    def epsilon_interval(self, delta: float) -> tuple[float, float]:
+        """``(lower, upper)`` of epsilon at ``delta`` of everything this engine has released."""
+        events = [accounting.event_from_json(session.training.history()) for session in self._sessions]
+        return accounting.epsilon(accounting.ComposedDpEvent(tuple(events)), delta, self.accountant)
+
+    def save_checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        module: nn.Module,
+        optimizer: Optimizer | None = None,
+        extra: object = None,
+        overwrite: bool = False,
+    ) -> None:
+        """Seals model, optimizer, plan and the ledger's head into one encrypted file.
+
+        extra: any nesting of dicts, lists, tuples, tensors, numbers, strings and None (a scheduler's state_dict, say).
+        Raises InvalidState without a keyring; IoError if the file exists and overwrite is False.
+        """
+        sequence, head = self._ledger.head()
+        training = self._sessions[-1].training if self._sessions else None
+        epsilon = {} if training is None or training.target_delta is None else self._spent_json(training.target_delta)
+        checkpoint.save(
+            path,
+            {
+                "model": module.state_dict(),
+                "optimizer": None if optimizer is None else optimizer.state_dict(),
+                "extra": extra,
+            },
+            keyring=self._require_keyring(),
+            dataset=self.dataset,
+            overwrite=overwrite,
+            run_id=training.run_id if training else "",
+            step=training.steps if training else 0,
+            plan=training.plan_json if training else "{}",
+            ledger_head=(sequence, head),
+            epsilon=epsilon,
+        )
+
+    def load_checkpoint(
+        self, path: str | os.PathLike[str], *, module: nn.Module, optimizer: Optimizer | None = None, strict: bool = True
+    ) -> Any:
+        """Opens a sealed checkpoint into module and optimizer and returns its ``extra``.
+
+        Budget is never read from it: what was spent stays spent, and further steps are charged in full.
+        Raises LedgerError if the checkpoint has seen a ledger that this one does not continue (a ledger that was put
+        back); SealError or KeyError if the file is not intact or not ours.
+        """
+        loaded = checkpoint.load(path, keyring=self._require_keyring())
+        sequence, head = loaded.ledger_head
+        if sequence > 0 and not self._ledger.contains(sequence, head):
+            raise LedgerError(
+                f"[load_checkpoint] Expected a ledger that holds entry {sequence} as the checkpoint saw it, received one that does not: the "
+                "ledger is older than the checkpoint or another one. Restore the newest ledger."
+            )
+        module.load_state_dict(loaded.state["model"], strict=strict)
+        if optimizer is not None:
+            if loaded.state["optimizer"] is None:
+                raise InvalidArgument("[load_checkpoint] Expected a checkpoint with an optimizer, received one without.")
+            optimizer.load_state_dict(loaded.state["optimizer"])
+        return loaded.state["extra"]
+
+    def finish(self, status: str = "completed") -> None:
+        """Marks the engine's runs "completed" or "failed" in the ledger. Never changes what was spent."""
+        for session in self._sessions:
+            session.training.finish(status)
+
+    def __enter__(self) -> PrivacyEngine:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self.finish("completed" if kind is None else "failed")
+
+    def _latest(self) -> PrivateSession:
+        if not self._sessions:
+            raise InvalidState("[PrivacyEngine] Expected make_private() first, received none.")
+        return self._sessions[-1]
+
+    def _require_keyring(self) -> Keyring:
+        if self.keyring is None:
+            raise InvalidState(
+                "[checkpoint] Expected a keyring, received none. Create one with `hushgrad keys init PATH` and pass keyring=PATH to PrivacyEngine."
+            )
+        keyring = self.keyring if isinstance(self.keyring, Keyring) else Keyring(Path(self.keyring))
+        return keyring
+
+    def _spent_json(self, delta: float) -> dict[str, object]:
+        upper = self.get_epsilon(delta)
+        return {"delta": delta, "epsilon": upper if upper != float("inf") else "infinity", "durable": self.durable}
+
+
+def _split_parameters(
+    module: nn.Module, optimizer: Optimizer
+) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
+    if not isinstance(module, nn.Module):
+        raise InvalidArgument(f"[make_private] Expected module to be a torch.nn.Module, received {type(module).__name__}.")
+    if not isinstance(optimizer, Optimizer):
+        raise InvalidArgument(f"[make_private] Expected optimizer to be a torch.optim.Optimizer, received {type(optimizer).__name__}.")
+    if isinstance(optimizer, LBFGS):
+        raise Unsupported(
+            "[make_private] Expected an optimizer that takes one gradient a step, received LBFGS, which takes several. Use SGD, Adam or another."
+        )
+    if optimizer in _sessions:
+        raise InvalidState("[make_private] Expected an optimizer that is not private yet, received one that is. Make a new optimizer.")
+    named = {id(p): name for name, p in module.named_parameters()}
+    stepped: dict[str, nn.Parameter] = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            name = named.get(id(parameter))
+            if name is None:
+                raise InvalidArgument(
+                    "[make_private] Expected every parameter of the optimizer to be the module's, received one that is not. Build the optimizer "
+                    "from module.parameters(), after the last change of the module."
+                )
+            if parameter.requires_grad:
+                stepped[name] = parameter
+    if not stepped:
+        raise InvalidArgument("[make_private] Expected at least one trainable parameter in the optimizer, received none.")
+    ignored = {name: p for name, p in module.named_parameters() if p.requires_grad and name not in stepped}
+    return stepped, ignored
+
+
+def _login_name() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, ImportError, LookupError):
+        return ""

@@ -1,0 +1,156 @@
+"""Checks by experiment that a model treats samples independently.
+
+The probes of the C++ core see what flows backwards. What the graph does not record (statistics taken of the inputs, of
+detached values, or in a module without parameters) is seen here, forwards: other samples are replaced, and the outputs of
+the samples that stayed must not move.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from hushgrad.errors import Unsupported
+from hushgrad.loader import tensors_in
+
+__all__ = ["check_forward", "check_modules"]
+
+# Relative to the largest output: above the rounding of float32 kernels, far below the effect of a batch statistic.
+_TOLERANCE = 1e-4
+
+
+def check_modules(module: nn.Module) -> None:
+    """Refuses by name the modules that are known to mix samples or to write data into the model without noise.
+
+    Raises:
+        Unsupported: BatchNorm in training mode, InstanceNorm with running statistics, an embedding with ``max_norm`` or
+            ``scale_grad_by_freq``.
+    """
+    for name, child in module.named_modules():
+        where = f"'{name}' ({type(child).__name__})"
+        if isinstance(child, nn.modules.batchnorm._BatchNorm) and (child.training or child.running_mean is None):
+            raise Unsupported(
+                f"[make_private] Expected a model whose samples are independent, received {where}: batch normalisation mixes the samples "
+                "of a batch. Replace it by torch.nn.GroupNorm."
+            )
+        if isinstance(child, nn.modules.instancenorm._InstanceNorm) and child.track_running_stats:
+            raise Unsupported(
+                f"[make_private] Expected no statistics of the data in the model, received {where} with track_running_stats=True: they "
+                "would be kept without noise. Build it with track_running_stats=False."
+            )
+        if isinstance(child, (nn.Embedding, nn.EmbeddingBag)) and child.max_norm is not None:
+            raise Unsupported(
+                f"[make_private] Expected max_norm=None, received {where} with max_norm={child.max_norm}: the forward pass would rewrite the "
+                "rows that occur in the batch, without noise. Build it without max_norm."
+            )
+        if isinstance(child, (nn.Embedding, nn.EmbeddingBag)) and child.scale_grad_by_freq:
+            raise Unsupported(
+                f"[make_private] Expected scale_grad_by_freq=False, received {where} with True: it counts over the whole batch. Build it without."
+            )
+
+
+def check_forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], batch: int, batch_dim: int) -> None:
+    """Runs the module 1 + 2*ceil(log2 batch) times without gradients and compares.
+
+    For every bit of the sample's number the samples that have it, and then those that have not, get a neighbour's input;
+    any two samples are so told apart in both directions. Random state and buffers are put back after every run.
+
+    Raises:
+        Unsupported: an output of a sample moved when another sample's input changed, or a buffer took up data.
+    """
+    if batch < 2:
+        return
+    with torch.no_grad(), _restored(module) as (buffers, restart):
+        restart()
+        reference = [t.detach().clone() for t in _outputs(module(*args, **kwargs))]
+        after = {name: b.detach().clone() for name, b in buffers.items()}
+        for replaced in _subsets(batch):
+            restart()
+            changed_args, changed_kwargs = _replace((args, kwargs), replaced, batch, batch_dim)
+            outputs = _outputs(module(*changed_args, **changed_kwargs))
+            _compare(reference, outputs, ~replaced, batch, batch_dim)
+            for name, buffer in buffers.items():
+                if not torch.equal(buffer, after[name]):
+                    raise Unsupported(
+                        f"[model] Expected buffers that do not depend on the data, received '{name}', which changes with the batch: it "
+                        "would be kept without noise. Stop updating it in training (track_running_stats=False)."
+                    )
+
+
+def _subsets(batch: int) -> Iterator[torch.Tensor]:
+    numbers = torch.arange(batch)
+    for bit in range((batch - 1).bit_length()):
+        has = (numbers >> bit) & 1 == 1
+        yield has
+        yield ~has
+
+
+@contextlib.contextmanager
+def _restored(module: nn.Module) -> Iterator[tuple[dict[str, torch.Tensor], Any]]:
+    buffers = dict(module.named_buffers())
+    saved = {name: buffer.detach().clone() for name, buffer in buffers.items()}
+    devices = {p.device for p in module.parameters() if p.device.type == "cuda"}
+    with torch.random.fork_rng(devices=[d.index for d in devices]):
+        state = torch.get_rng_state()
+
+        def restart() -> None:
+            torch.set_rng_state(state)
+            for device in devices:
+                torch.cuda.manual_seed(0)
+            for name, buffer in buffers.items():
+                buffer.copy_(saved[name])
+
+        try:
+            yield buffers, restart
+        finally:
+            for name, buffer in buffers.items():
+                buffer.copy_(saved[name])
+
+
+def _outputs(value: Any) -> list[torch.Tensor]:
+    return [t for t in tensors_in(value) if t.dim() > 0]
+
+
+def _replace(value: Any, replaced: torch.Tensor, batch: int, batch_dim: int) -> Any:
+    if isinstance(value, torch.Tensor):
+        dim = batch_dim if value.dim() > batch_dim and value.size(batch_dim) == batch else 0
+        if value.dim() == 0 or value.size(dim) != batch:
+            return value
+        mask = replaced.to(value.device)
+        shape = [1] * value.dim()
+        shape[dim] = batch
+        return torch.where(mask.view(shape), value.roll(1, dim), value)
+    if isinstance(value, dict):
+        return {key: _replace(item, replaced, batch, batch_dim) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_replace(item, replaced, batch, batch_dim) for item in value))
+    if isinstance(value, (list, tuple)):
+        return type(value)(_replace(item, replaced, batch, batch_dim) for item in value)
+    return value
+
+
+def _compare(
+    reference: list[torch.Tensor], outputs: list[torch.Tensor], kept: torch.Tensor, batch: int, batch_dim: int
+) -> None:
+    for before, after in zip(reference, outputs):
+        dim = batch_dim if before.dim() > batch_dim and before.size(batch_dim) == batch else 0
+        if before.shape != after.shape or before.size(dim) % batch != 0 or not before.is_floating_point():
+            continue
+        rows = before.size(dim) // batch
+        mask = kept.repeat_interleave(rows) if dim == 0 else kept
+        index = mask.nonzero().squeeze(1).to(before.device)
+        x, y = before.index_select(dim, index).double(), after.index_select(dim, index).double()
+        finite = torch.isfinite(x) & torch.isfinite(y)
+        if not bool(finite.any()):
+            continue
+        moved = (x - y).abs()[finite].max()
+        if moved > _TOLERANCE * x.abs()[finite].max().clamp_min(1e-30):
+            raise Unsupported(
+                "[model] Expected each sample's output to depend on that sample only, received a model whose output for one sample "
+                "changes when another sample of the batch does. Remove statistics over the batch (centring, batch normalisation, sorting "
+                "or rolling over the batch, attention between samples)."
+            )

@@ -1,0 +1,230 @@
+"""Models of the capture tests: each is (module, inputs for a batch, loss per sample)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Case:
+    """build() -> module; inputs(B) -> model arguments; loss(output, B) -> [B]."""
+
+    build: Callable[[], nn.Module]
+    inputs: Callable[[int], tuple[torch.Tensor, ...]]
+    batch_first: bool = True
+
+
+CASES: dict[str, Case] = {}
+
+
+def case(name: str, inputs: Callable[[int], tuple[torch.Tensor, ...]], batch_first: bool = True):
+    def add(build: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+        CASES[name] = Case(build, inputs, batch_first)
+        return build
+
+    return add
+
+
+def floats(*shape: int) -> Callable[[int], tuple[torch.Tensor, ...]]:
+    return lambda batch: (torch.randn(batch, *shape),)
+
+
+def ids(limit: int, *shape: int) -> Callable[[int], tuple[torch.Tensor, ...]]:
+    return lambda batch: (torch.randint(limit, (batch, *shape)),)
+
+
+def add_linear_ranks() -> None:
+    for rank, shape in enumerate([(7,), (5, 7), (3, 5, 7), (2, 3, 2, 7)], start=2):
+        for bias in (True, False):
+            CASES[f"linear_{rank}d_{'bias' if bias else 'nobias'}"] = Case(
+                lambda bias=bias: nn.Sequential(nn.Linear(7, 6, bias=bias), nn.Tanh(), nn.Linear(6, 4, bias=bias)), floats(*shape)
+            )
+    CASES["linear_long"] = Case(lambda: nn.Sequential(nn.Linear(3, 40), nn.Tanh(), nn.Linear(40, 3)), floats(150, 3))
+    CASES["linear_wide"] = Case(lambda: nn.Sequential(nn.Linear(64, 96), nn.Tanh(), nn.Linear(96, 64)), floats(9, 64))
+
+
+add_linear_ranks()
+
+
+def conv(dim: int, **options: object) -> Callable[[], nn.Module]:
+    kind = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[dim]
+    return lambda: nn.Sequential(kind(4, 8, 3, **options), nn.Tanh(), kind(8, 4, 2, bias=False))
+
+
+for _dim, _shape in ((1, (4, 19)), (2, (4, 11, 9)), (3, (4, 7, 8, 6))):
+    CASES[f"conv{_dim}d"] = Case(conv(_dim), floats(*_shape))
+    CASES[f"conv{_dim}d_stride"] = Case(conv(_dim, stride=2, padding=1), floats(*_shape))
+    CASES[f"conv{_dim}d_dilation"] = Case(conv(_dim, dilation=2, padding=2), floats(*_shape))
+    CASES[f"conv{_dim}d_groups"] = Case(conv(_dim, groups=4), floats(*_shape))
+    CASES[f"conv{_dim}d_same"] = Case(conv(_dim, padding="same"), floats(*_shape))
+    CASES[f"conv{_dim}d_circular"] = Case(conv(_dim, padding=1, padding_mode="circular"), floats(*_shape))
+CASES["conv2d_depthwise"] = Case(lambda: nn.Conv2d(4, 4, 3, groups=4, padding=1), floats(4, 6, 6))
+CASES["conv_transpose2d"] = Case(
+    lambda: nn.Sequential(nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1), nn.Tanh(), nn.Conv2d(6, 2, 1)),
+    floats(4, 5, 6),
+)
+CASES["conv_transpose1d_groups"] = Case(lambda: nn.ConvTranspose1d(4, 6, 3, stride=2, groups=2), floats(4, 9))
+CASES["conv2d_large"] = Case(
+    lambda: nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 48, 3, stride=2)), floats(3, 33, 29)
+)
+
+
+@case("embedding_mean", ids(11, 6))
+class _EmbeddingMean(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(11, 5, padding_idx=3)
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.tanh(self.table(tokens)).mean(1))
+
+
+CASES["embedding_scalar_ids"] = Case(lambda: nn.Sequential(nn.Embedding(11, 5), nn.Linear(5, 3)), ids(11))
+CASES["layer_norm"] = Case(lambda: nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 3)), floats(5, 6))
+CASES["layer_norm_2d"] = Case(lambda: nn.Sequential(nn.LayerNorm((5, 6)), nn.Flatten(), nn.Linear(30, 3)), floats(5, 6))
+CASES["group_norm"] = Case(
+    lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(4, 8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 3)), floats(3, 6, 6)
+)
+CASES["instance_norm"] = Case(lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4, affine=True)), floats(3, 6, 6))
+CASES["rms_norm"] = Case(lambda: nn.Sequential(nn.Linear(6, 8), nn.RMSNorm(8), nn.Linear(8, 3)), floats(5, 6))
+CASES["prelu"] = Case(lambda: nn.Sequential(nn.Linear(6, 8), nn.PReLU(8), nn.Linear(8, 3)), floats(6))
+CASES["bilinear"] = Case(lambda: nn.Bilinear(4, 5, 3), lambda b: (torch.randn(b, 4), torch.randn(b, 5)))
+CASES["double"] = Case(lambda: nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double(), lambda b: (torch.randn(b, 6).double(),))
+
+
+@case("positional_table", floats(5, 6))
+class _Positional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(9, 6))
+        self.scale = nn.Parameter(torch.randn(6))
+        self.shift = nn.Parameter(torch.randn(1))
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.tanh((x + self.table[: x.size(1)]) * self.scale - self.shift))
+
+
+@case("class_token", floats(5, 6))
+class _ClassToken(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(1, 1, 6))
+        self.mix = nn.Linear(6, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = torch.cat([self.token.expand(x.size(0), -1, -1), x], 1)
+        return self.mix(tokens).tanh().sum(1)
+
+
+@case("used_twice", floats(5, 6))
+class _Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(torch.tanh(self.layer(x)))
+
+
+@case("tied_embedding", ids(11, 6))
+class _Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(11, 5)
+        self.mix = nn.Linear(5, 5)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return F.linear(torch.tanh(self.mix(self.table(tokens))), self.table.weight)
+
+
+@case("free_matmul", floats(5, 6))
+class _FreeMatmul(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = nn.Parameter(torch.randn(4, 6))
+        self.right = nn.Parameter(torch.randn(6, 3))
+        self.mixing = nn.Parameter(torch.randn(2, 5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = torch.einsum("btd,pd->btp", x, self.left).tanh()
+        return h.sum(-1, keepdim=True) + torch.matmul(self.mixing, x).sum(1, keepdim=True) @ self.right
+
+
+CASES["weight_norm"] = Case(
+    lambda: nn.Sequential(torch.nn.utils.parametrizations.weight_norm(nn.Linear(6, 5)), nn.Tanh(), nn.Linear(5, 2)), floats(4, 6)
+)
+CASES["lstm"] = Case(lambda: _First(nn.LSTM(6, 5, batch_first=True)), floats(4, 6))
+CASES["gru"] = Case(lambda: _First(nn.GRU(6, 5, num_layers=2, batch_first=True, bidirectional=True)), floats(4, 6))
+CASES["rnn_batch_second"] = Case(lambda: _First(nn.RNN(6, 5)), lambda b: (torch.randn(4, b, 6),), batch_first=False)
+CASES["attention"] = Case(lambda: _SelfAttention(batch_first=True), floats(5, 8))
+CASES["transformer_layer"] = Case(lambda: nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True), floats(5, 8))
+CASES["attention_batch_second"] = Case(
+    lambda: _SelfAttention(batch_first=False), lambda b: (torch.randn(5, b, 8),), batch_first=False
+)
+
+
+class _First(nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)[0]
+
+
+class _SelfAttention(nn.Module):
+    def __init__(self, batch_first: bool) -> None:
+        super().__init__()
+        self.layer = nn.MultiheadAttention(8, 2, batch_first=batch_first)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x, x, x, need_weights=False)[0]
+
+
+@case("unused_and_partial", floats(6))
+class _Partial(nn.Module):
+    """One parameter is never used, one only by samples whose first feature is positive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 4)
+        self.unused = nn.Linear(3, 3)
+        self.some = nn.Parameter(torch.randn(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.layer(x)
+        return torch.where(x[:, :1] > 0, h * self.some, h)
+
+
+@case("lookup", ids(7, 5))
+class _Lookup(nn.Module):
+    """Indexing, gathering and selecting from a free parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(7, 4))
+        self.pair = nn.Parameter(torch.randn(2, 4))
+
+    def forward(self, index: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.table[index]) * self.pair[0] + self.pair[1]
+
+
+@case("lora", floats(5, 6))
+class _LoRA(nn.Module):
+    """A frozen weight with a merged low-rank update."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 6), requires_grad=False)
+        self.a = nn.Parameter(torch.randn(2, 6))
+        self.b = nn.Parameter(torch.randn(4, 2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self.weight + 0.5 * self.b @ self.a)

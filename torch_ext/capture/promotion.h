@@ -1,0 +1,18 @@
+// Which nodes may compute on parameters only, so that samples reach them mixed without the model mixing samples.
+#pragma once
+
+#include "torch_ext/capture/sites.h"
+
+namespace hushgrad {
+
+/// A site whose backprop is touched by all samples is either a function of parameters (weight_norm, a LoRA merge), and
+/// then the samples meet there legitimately, or a function of data behind an operator that mixes samples. The graph tells
+/// them apart only where every operand is on record:
+///   - every operand leads to private parameters and the operator takes nothing else: yes;
+///   - an operand is not on record (a frozen weight, a scalar, or data): only if `forward_is_checked`, that is if the caller
+///     shows by running the model on other samples that no output depends on them (hushgrad.independence does);
+///     otherwise only for scalars and for sums in the parameter's own shape;
+///   - operators that take indices or data by nature (linear, convolution, embedding, normalisation): never.
+bool may_be_promoted(const Site& site, bool forward_is_checked);
+
+}  // namespace hushgrad
