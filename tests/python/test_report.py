@@ -209,7 +209,7 @@ def test_nothing_but_named_settings_is_copied_from_a_plan(ledger: Ledger) -> Non
 
 
 def test_refused_charges_are_counted(ledger: Ledger) -> None:
-    ledger.set_budget(dataset="d", epsilon=0.5, delta=DELTA)
+    ledger.set_budget(dataset="d", epsilon=1.5, delta=DELTA)
     run = ledger.begin_run(dataset="d")
     with pytest.raises(BudgetExceeded):
         for _ in range(1000):
@@ -218,6 +218,7 @@ def test_refused_charges_are_counted(ledger: Ledger) -> None:
     section = only_dataset(document)
     assert section["runs"][0]["refused_charges"] == 1
     assert section["budget"]["status"] == "within" and 0 <= section["budget"]["left"] < 0.5
+    assert section["steps"] > 0
     assert b"1 step refused by the budget" in render(document)
 
 
