@@ -127,6 +127,9 @@ Transaction::Transaction(Database& database, bool write) : database_(database) {
 
 Transaction::~Transaction() {
   if (database_.in_transaction()) database_.try_execute("ROLLBACK");
+  // SQLite trusts its page cache while a counter in the file stands still, also when the bytes under it were replaced by
+  // those of another copy with the same count.
+  sqlite3_db_release_memory(database_.raw());
 }
 
 int Transaction::commit() { return database_.try_execute("COMMIT"); }

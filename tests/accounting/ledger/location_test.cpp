@@ -86,7 +86,12 @@ TEST(LedgerLocation, AnEmptyFileIsALostLedgerNotANewOne) {
   const TemporaryFolder folder;
   hushgrad::Ledger::open(folder / "l.db");
   fs::resize_file(folder / "l.db", 0);
-  EXPECT_THROW(hushgrad::Ledger::open(folder / "l.db"), LedgerError);
+  try {
+    hushgrad::Ledger::open(folder / "l.db");
+    FAIL();
+  } catch (const LedgerError& error) {
+    EXPECT_NE(std::string(error.what()).find("restore a copy"), std::string::npos) << error.what();
+  }
   EXPECT_EQ(fs::file_size(folder / "l.db"), 0u);
 }
 
@@ -111,8 +116,10 @@ TEST(LedgerLocation, AReplacedFileIsNoticedBeforeAnythingIsCharged) {
   fs::copy_file(folder / "l.db", folder / "copy.db");
   fs::rename(folder / "copy.db", folder / "l.db");
   EXPECT_THROW(ledger->charge(run, Event::gaussian(1)), LedgerError);
+  EXPECT_THROW(ledger->head(), LedgerError);
   fs::remove(folder / "l.db");
   EXPECT_THROW(ledger->charge(run, Event::gaussian(1)), LedgerError);
+  EXPECT_THROW(ledger->verify(), LedgerError);
 }
 
 TEST(LedgerLocation, AnOlderCopyPutInPlaceOfTheContentIsNoticed) {
@@ -125,6 +132,27 @@ TEST(LedgerLocation, AnOlderCopyPutInPlaceOfTheContentIsNoticed) {
   fs::resize_file(folder / "l.db", old.size());
   EXPECT_THROW(ledger->charge(run, Event::gaussian(1)), LedgerError);
   EXPECT_FALSE(ledger->verify().ok);
+}
+
+TEST(LedgerLocation, AnotherHistoryOfTheSameLengthIsNoticed) {
+  const TemporaryFolder folder;
+  const auto ledger = hushgrad::Ledger::open(folder / "l.db");
+  const std::string run = ledger->begin_run({"d", "", "", ""});
+  ledger->charge(run, Event::gaussian(1));
+  fs::copy_file(folder / "l.db", folder / "other.db");
+  ledger->charge(run, Event::gaussian(1));
+  {
+    const auto other = hushgrad::Ledger::open(folder / "other.db");
+    other->charge(run, Event::gaussian(1));  // same content, another time: another hash
+    ASSERT_EQ(other->head().sequence, ledger->head().sequence);
+    ASSERT_NE(other->head().hash, ledger->head().hash);
+  }
+  std::fstream(folder / "l.db", std::ios::in | std::ios::out | std::ios::binary) << contents(folder / "other.db");
+  EXPECT_THROW(ledger->charge(run, Event::gaussian(1)), LedgerError);
+  const VerifyResult verdict = ledger->verify();
+  EXPECT_FALSE(verdict.ok);
+  EXPECT_EQ(verdict.first_bad, hushgrad::Ledger::open(folder / "other.db")->head().sequence);
+  EXPECT_TRUE(hushgrad::Ledger::open(folder / "l.db")->verify().ok) << "by itself it is a ledger like any other";
 }
 
 TEST(LedgerLocation, MemoryFileSystemsAreNotDurable) {
