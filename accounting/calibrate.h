@@ -19,8 +19,8 @@ double calibrate_noise(double target_epsilon, double target_delta, double sampli
 /// The largest k <= 10^9 such that epsilon(`history` and then k times `step`, target_delta).upper <= target_epsilon;
 /// 0 where not even one fits. A step that spends nothing gives 10^9.
 ///
-/// Never too large: the bound is asked for the k that is returned. It may fall short of the largest by the accountant's
-/// own slack, about 1e-4 of k.
+/// Never too large: the bound is asked for the k that is returned. Up to 10^4 steps it is the largest; above it may fall
+/// short of that by 2e-4 of k, so ask again when it is used up.
 /// Throws InvalidArgument for target_epsilon negative, infinite or NaN and for target_delta outside (0, 1), Unsupported
 /// for an event that has no bound.
 std::int64_t affordable_steps(const Event& history, const Event& step, double target_epsilon, double target_delta);

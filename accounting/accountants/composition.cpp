@@ -1,0 +1,312 @@
+#include "accounting/accountants/composition.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "accounting/accountants/fft.h"
+#include "accounting/accountants/loss.h"
+
+namespace hushgrad {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kUlp = std::numeric_limits<double>::epsilon();
+constexpr double kPi = 3.14159265358979323846;
+constexpr double kLogSqrt2Pi = 0.91893853320467274178;
+
+// Wanted distance between the upper and the lower end, relative to epsilon.
+constexpr double kRelativeWidth = 4e-4;
+// Wrapped-around mass may change delta by e^-kWrapped, relatively; outcomes beyond reach likewise.
+constexpr double kWrapped = 26;
+constexpr double kBeyondReach = 23;
+constexpr double kLargestLength = 1 << 20;
+constexpr double kLargestCells = 1 << 20;
+constexpr double kTiltCells = 1 << 14;
+constexpr double kSmallestNoise = 0.02;
+// Coefficients below e^-kNegligible are left out and bounded.
+constexpr double kNegligible = 80;
+
+std::vector<SampledGaussian> steps_of(const Spending& spending) {
+  std::vector<SampledGaussian> steps = spending.sampled;
+  if (spending.mu_squared > 0) steps.push_back({1, 1 / std::sqrt(spending.mu_squared), 1});
+  return steps;
+}
+
+double total_count(const std::vector<SampledGaussian>& steps) {
+  double total = 0;
+  for (const SampledGaussian& step : steps) total += step.count;
+  return total;
+}
+
+// A coarse model of the cumulant function K(t) = sum of log E[exp(t * loss)], restricted to |x| within reach. It only
+// steers; no bound depends on it.
+class Cumulant {
+ public:
+  struct Value {
+    double k, mean, variance;
+  };
+
+  Cumulant(const std::vector<SampledGaussian>& steps, Direction direction, double reach) {
+    for (const SampledGaussian& step : steps) {
+      const double s = step.noise_multiplier;
+      const SampledLoss loss(step.sampling_probability, s);
+      const double low = -reach * s, high = 1 + reach * s;
+      const int n = static_cast<int>(std::clamp(4 * (high - low) / s, 100.0, 4000.0));
+      Part part{step.count, {}, {}};
+      for (int i = 0; i <= n; ++i) {
+        const double x = low + (high - low) * i / n, l = loss(x);
+        const double log_p = -x * x / (2 * s * s) - kLogSqrt2Pi + std::log((high - low) / n / s);
+        part.losses.push_back(direction == Direction::remove ? l : -l);
+        part.log_p.push_back(direction == Direction::remove ? log_p + l : log_p);
+      }
+      parts_.push_back(std::move(part));
+    }
+  }
+
+  Value at(double tilt) const {
+    Value total{0, 0, 0};
+    for (const Part& part : parts_) {
+      double largest = -kInfinity;
+      for (std::size_t i = 0; i < part.losses.size(); ++i) {
+        largest = std::max(largest, part.log_p[i] + tilt * part.losses[i]);
+      }
+      double sum = 0, first = 0, second = 0;
+      for (std::size_t i = 0; i < part.losses.size(); ++i) {
+        const double exponent = part.log_p[i] + tilt * part.losses[i] - largest;
+        if (exponent < -50) continue;
+        const double p = std::exp(exponent);
+        sum += p;
+        first += p * part.losses[i];
+        second += p * part.losses[i] * part.losses[i];
+      }
+      const double mean = first / sum;
+      total.k += part.count * (largest + std::log(sum));
+      total.mean += part.count * mean;
+      total.variance += part.count * std::max(second / sum - mean * mean, 1e-14 * mean * mean + 1e-300);
+    }
+    return total;
+  }
+
+ private:
+  struct Part {
+    double count;
+    std::vector<double> losses, log_p;
+  };
+  std::vector<Part> parts_;
+};
+
+double mills_ratio(double t) {
+  if (t > 20) return (1 - 1 / (t * t) + 3 / (t * t * t * t)) / t;
+  return 1.2533141373155002512 * std::exp(t * t / 2) * std::erfc(t * 0.70710678118654752440);
+}
+
+// log delta at the mean of the tilted sum, if that sum were normal (the first term of a saddle-point expansion).
+double normal_log_delta(const Cumulant::Value& value, double tilt) {
+  const double d = std::sqrt(value.variance), t = tilt * d;
+  const double slope = t > 20 ? 1 / (t * t) : 1 - t * mills_ratio(t);
+  const double difference = d < 1e-3 * (1 + t) ? d * slope : mills_ratio(t) - mills_ratio(t + d);
+  return value.k - tilt * value.mean + std::log(std::max(difference, 1e-300)) - kLogSqrt2Pi;
+}
+
+// The tilt at which a function of it, rising or falling, reaches a target; only a starting point.
+template <typename Function>
+double find_tilt(Function&& is_below) {
+  double low = std::log(1e-9), high = std::log(1e9);
+  for (int i = 0; i < 40; ++i) {
+    const double middle = (low + high) / 2;
+    (is_below(std::exp(middle)) ? low : high) = middle;
+  }
+  return std::exp((low + high) / 2);
+}
+
+// How many deviations of x leave out less than exp(log_mass) of the probability of any step.
+double reach_for(double log_mass) { return std::clamp(std::sqrt(std::max(0.0, -2 * log_mass)), 8.0, 38.0); }
+
+std::optional<Window> make_window(const std::vector<SampledGaussian>& steps, const Cumulant& cumulant,
+                                  Direction direction, double tilt, double epsilon, double reach) {
+  Window window;
+  window.epsilon = std::max(epsilon, 0.0);
+  window.reach = reach;
+  // A grid of moderate size must be able to follow exp(tilt * loss).
+  double range = 0;
+  for (const SampledGaussian& step : steps) {
+    const SampledLoss loss(step.sampling_probability, step.noise_multiplier);
+    const double highest = loss(1 + reach * step.noise_multiplier);
+    range = std::max(range, -loss(-reach * step.noise_multiplier) +
+                                (direction == Direction::remove ? highest : std::min(highest, 50 / tilt)));
+  }
+  tilt = std::min(tilt, 0.1 * kTiltCells / range);
+  Cumulant::Value value = cumulant.at(tilt);
+  // A tilt below a few inverse deviations would let w fall off too slowly for the period.
+  window.tilt = std::max(tilt, 4 / std::sqrt(value.variance));
+  value = cumulant.at(window.tilt);
+  window.deviation = std::sqrt(value.variance);
+  window.log_delta = std::min(0.0, normal_log_delta(value, window.tilt));
+
+  // Wrapped copies from below carry at most e^(-tilt * period), the ones from above at most a Chernoff bound.
+  window.period = std::max(window.tilt * window.epsilon - value.k + kWrapped + 6, 0.0) / window.tilt;
+  double from_above = kInfinity;
+  for (double factor : {0.125, 0.25, 0.5, 1.0, 2.0, 4.0}) {
+    const double more = factor * window.tilt;
+    const double needed = (cumulant.at(window.tilt + more).k - value.k + kWrapped + 6) / more - window.epsilon;
+    if (needed < from_above) {
+      from_above = needed;
+      window.remainder = more;
+    }
+  }
+  window.period = std::max({window.period, from_above, 4 * window.deviation});
+
+  // The two discretisations together move epsilon by about count * spacing^2 * (1 + tilt) / 8.
+  const double scale = std::max(window.epsilon, 0.3 * window.deviation);
+  window.spacing = std::sqrt(8 * kRelativeWidth * scale / (total_count(steps) * (1 + window.tilt)));
+  window.spacing = std::min(window.spacing, 0.1 / (1 + window.tilt));
+  const double wanted = window.spacing;
+  window.spacing = std::max({wanted, window.period / kLargestLength, range / kLargestCells});
+  window.coarse = window.spacing > 2 * wanted;
+  if (!(window.spacing > 0) || !(window.spacing * (1 + window.tilt) < 1) || !(window.period < 1e12)) return {};
+  return window;
+}
+
+bool too_small(const std::vector<SampledGaussian>& steps) {
+  return std::any_of(steps.begin(), steps.end(), [](const auto& s) { return s.noise_multiplier < kSmallestNoise; });
+}
+
+}  // namespace
+
+std::optional<Window> window_at_delta(const Spending& spending, Direction direction, double log_delta) {
+  const auto steps = steps_of(spending);
+  if (too_small(steps)) return {};
+  const double reach = reach_for(log_delta - kBeyondReach - std::log(total_count(steps)));
+  const Cumulant cumulant(steps, direction, reach);
+  const double tilt =
+      find_tilt([&](double t) { return normal_log_delta(cumulant.at(t), t) > log_delta; });
+  return make_window(steps, cumulant, direction, tilt, cumulant.at(tilt).mean, reach);
+}
+
+std::optional<Window> window_at_epsilon(const Spending& spending, Direction direction, double epsilon) {
+  const auto steps = steps_of(spending);
+  if (too_small(steps)) return {};
+  const double log_count = std::log(total_count(steps));
+  double reach = reach_for(-60);
+  for (int i = 0;; ++i) {
+    const Cumulant cumulant(steps, direction, reach);
+    const double tilt = find_tilt([&](double t) { return cumulant.at(t).mean < epsilon; });
+    const double log_delta = normal_log_delta(cumulant.at(tilt), tilt);
+    const double needed = reach_for(log_delta - kBeyondReach - log_count);
+    if (needed <= reach * 1.0001 || i == 4) return make_window(steps, cumulant, direction, tilt, epsilon, reach);
+    reach = needed;
+  }
+}
+
+Composition::Composition(const Spending& spending, Direction direction, Bound bound, const Window& window)
+    : bound_(bound), tilt_(window.tilt), spacing_(window.spacing),
+      length_(static_cast<std::int64_t>(fft_length(window.period / window.spacing))) {
+  const auto steps = steps_of(spending);
+  const auto n = static_cast<std::size_t>(length_);
+  const std::size_t half = n / 2 + 1;
+  // log |coefficient|, rounded up; phase; and relative error of the product of all powers.
+  std::vector<double> log_size(half, 0), phase(half, 0), relative(half, 0);
+  far_tilt_ = window.remainder;
+  for (const SampledGaussian& step : steps) {
+    const Cumulant one({{step.sampling_probability, step.noise_multiplier, 1}}, direction, window.reach);
+    const GridLoss grid = grid_loss(step.sampling_probability, step.noise_multiplier, direction, bound,
+                                    {spacing_, tilt_, window.reach, one.at(tilt_).k});
+    std::vector<double> wrapped(n, 0);
+    double total = 0, far = 0;
+    for (std::size_t i = 0; i < grid.masses.size(); ++i) {
+      const std::int64_t at = (grid.first + static_cast<std::int64_t>(i)) % length_;
+      wrapped[static_cast<std::size_t>(at < 0 ? at + length_ : at)] += grid.masses[i];
+      total += grid.masses[i];
+    }
+    if (bound == Bound::lower) {
+      const double step_far = std::exp(far_tilt_ * spacing_);
+      double factor = std::exp(far_tilt_ * (grid.offset + static_cast<double>(grid.first) * spacing_));
+      for (double mass : grid.masses) {
+        far += mass * factor;
+        factor *= step_far;
+      }
+    }
+    if (!(total > 0)) {
+      log_moment_ = -kInfinity;
+      return;
+    }
+    for (double& mass : wrapped) mass /= total;
+    log_moment_ += step.count * (grid.log_scale + std::log(total));
+    far_log_moment_ += step.count * std::log(far / total);
+    offset_ += step.count * grid.offset;
+    infinite_ += step.count * grid.infinite;
+    loss_error_ += step.count * (grid.loss_error + 2 * kUlp * std::abs(grid.offset));
+    relative_error_ += step.count * (grid.relative_error + 8 * kUlp) +
+                       4 * kUlp * step.count * std::abs(grid.log_scale + std::log(total));
+
+    const auto spectrum = real_spectrum(wrapped);
+    const double error = real_spectrum_error(wrapped) + 8 * kUlp;
+    for (std::size_t j = 0; j < half; ++j) {
+      if (log_size[j] < -kNegligible) continue;
+      const double size = std::abs(spectrum[j]);
+      log_size[j] += step.count * std::log(size + error);
+      // log(size + error) is already the rounded-up size; the true one may be smaller by twice the
+      // error, and its phase off by one.
+      relative[j] += step.count * 3 * error / std::max(size - error, 1e-3 * error);
+      phase[j] += std::remainder(step.count * std::arg(spectrum[j]), 2 * kPi);
+      relative[j] += 8 * kUlp * step.count;
+    }
+  }
+  for (std::size_t j = 0; j < half; ++j) {
+    const double w = 2 * kPi * static_cast<double>(j) / static_cast<double>(n);
+    const auto weight = [&](double tilt) {
+      const double fall = std::exp(-tilt * spacing_), s = std::sin(w / 2);
+      return 1.0 / std::complex<double>(-std::expm1(-tilt * spacing_) + 2 * fall * s * s, -fall * std::sin(w));
+    };
+    if (log_size[j] < -kNegligible) continue;
+    const double size = std::exp(std::min(log_size[j], 0.0));
+    const double twice = j == 0 || j == n / 2 ? 1 : 2;
+    coefficients_.push_back({static_cast<std::int64_t>(j),
+                             twice * std::polar(size, phase[j]) / static_cast<double>(n),
+                             twice * size * std::min(2.0, std::expm1(std::min(relative[j], 2.0))) / static_cast<double>(n),
+                             weight(tilt_), weight(tilt_ + 1)});
+  }
+  dropped_error_ = std::exp(-kNegligible) * 2 / -std::expm1(-tilt_ * spacing_);
+}
+
+// With T the tilted sum of losses, delta(epsilon) = exp(log_moment - tilt * epsilon) E[w(T - epsilon)],
+// w(u) = exp(-tilt u) (1 - exp(-u)) for u > 0 and 0 elsewhere. By Parseval the expectation is a sum over frequencies of
+// the known transform of w, a difference of two geometric series.
+double Composition::log_delta(double epsilon) const {
+  if (log_moment_ == -kInfinity) return -kInfinity;
+  epsilon += bound_ == Bound::upper ? -loss_error_ : loss_error_;
+  const double point = std::floor((epsilon - offset_) / spacing_) + 1;  // the first grid point above epsilon
+  const double gap = std::max(0.0, point * spacing_ - (epsilon - offset_));
+  const double near = std::exp(-tilt_ * gap), near_up = std::exp(-(tilt_ + 1) * gap);
+  const auto shift = static_cast<std::int64_t>(std::fmod(point, static_cast<double>(length_)));
+
+  double sum = 0, error = dropped_error_;
+  for (const Coefficient& c : coefficients_) {
+    const std::int64_t turn = (c.frequency * shift) % length_;
+    const double angle = 2 * kPi * static_cast<double>(turn) / static_cast<double>(length_);
+    const std::complex<double> w = std::polar(1.0, angle) * (near * c.weight - near_up * c.weight_up);
+    sum += (c.value * w).real();
+    error += c.error * std::abs(w) + 16 * kUlp * std::abs(c.value) * (std::abs(c.weight) + std::abs(c.weight_up));
+  }
+  error += kUlp * static_cast<double>(coefficients_.size()) * std::abs(sum);
+  if (bound_ == Bound::upper) return finish(std::log(std::max(sum + error, 0.0)), epsilon);
+
+  // The sum wraps around: mass one or more periods away counts too. From below it carries at most exp(-tilt * period)
+  // of the untilted probability, from above a Chernoff bound of the tilted one.
+  const double period = static_cast<double>(length_) * spacing_;
+  const double below = std::exp(tilt_ * (epsilon - period) - log_moment_ + relative_error_) / -std::expm1(-tilt_ * period);
+  const double above = std::exp(far_log_moment_ - far_tilt_ * (epsilon + period) + relative_error_) /
+                       -std::expm1(-far_tilt_ * period);
+  return finish(std::log(std::max(sum - error - below - above, 0.0)), epsilon);
+}
+
+double Composition::finish(double log_tilted_sum, double epsilon) const {
+  const double exact = log_moment_ - tilt_ * epsilon + log_tilted_sum;
+  const double error = relative_error_ + 4 * kUlp * (std::abs(log_moment_) + std::abs(tilt_ * epsilon) + 8);
+  if (bound_ == Bound::lower) return std::isnan(exact) ? -kInfinity : std::min(exact - error, 0.0);
+  const double bound = std::log(std::exp(std::min(exact + error, 1.0)) + infinite_);
+  return std::isnan(bound) ? 0 : std::min(bound, 0.0);
+}
+
+}  // namespace hushgrad

@@ -1,0 +1,43 @@
+// One Poisson-sampled Gaussian step, replaced by a step whose privacy loss lies on a grid.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "accounting/accountants/gaussian.h"
+
+namespace hushgrad {
+
+enum class Bound { lower, upper };
+
+/// A measure on the losses offset + k * spacing. Composing `upper` measures gives a delta that is never below the true one,
+/// composing `lower` measures one that is never above it.
+struct GridLoss {
+  double offset = 0;           // |offset| <= spacing
+  std::int64_t first = 0;      // masses[i] sits at loss offset + (first + i) * spacing
+  std::vector<double> masses;  // tilted: probability * exp(tilt * loss - log_scale)
+  double log_scale = 0;
+  double infinite = 0;         // probability of loss = infinity, not tilted
+  double relative_error = 0;   // every mass is right up to this factor 1 +- relative_error ...
+  double loss_error = 0;       // ... and to this absolute error of its loss (floating point only)
+};
+
+struct GridOptions {
+  double spacing;    // > 0; spacing * (1 + tilt) <= 1
+  double tilt;       // >= 0
+  double reach;      // standard deviations of x that are covered; the rest goes to `infinite` (or is left out)
+  double log_scale;  // roughly log of the sum of probability * exp(tilt * loss): keeps masses near 1
+};
+
+/// 0 < sampling_probability <= 1, noise_multiplier > 0.
+///
+/// upper: every outcome with loss l between two grid points is split onto them so that both probabilities (with and
+/// without the sample) are kept. delta as a function of e^epsilon is convex, and this is its linear interpolation
+/// ("connect the dots", Doroshenko et al. 2022), so the replaced step dominates the true one.
+///
+/// lower: the values at the grid points are lowered until every connecting line lies below a tangent of the true
+/// curve, then made convex. A curve below the true one is dominated by it, in composition too.
+GridLoss grid_loss(double sampling_probability, double noise_multiplier, Direction direction, Bound bound,
+                   const GridOptions& options);
+
+}  // namespace hushgrad

@@ -1,0 +1,188 @@
+#include "accounting/accountants/pld.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "accounting/accountants/composition.h"
+#include "accounting/accountants/gaussian.h"
+#include "accounting/accountants/rdp.h"
+#include "accounting/accountants/root.h"
+
+namespace hushgrad {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kSmallest = std::numeric_limits<double>::min();
+constexpr double kRootTolerance = 1e-7;
+
+bool one_step(const Spending& spending) {
+  return spending.mu_squared == 0 && spending.sampled.size() == 1 && spending.sampled[0].count == 1;
+}
+
+Spending protected_part(Spending spending) {
+  spending.log_unexposed = 0;
+  return spending;
+}
+
+// What a single part already spends: a composition is never more private than its parts.
+
+double largest_part_epsilon(const Spending& spending, double delta) {
+  double lower = spending.mu_squared > 0 ? gaussian_epsilon(spending.mu_squared, delta).lower : 0;
+  for (const SampledGaussian& step : spending.sampled) {
+    lower = std::max(lower, sampled_gaussian_epsilon(step.sampling_probability, step.noise_multiplier, delta).lower);
+  }
+  return lower;
+}
+
+double largest_part_delta(const Spending& spending, double epsilon) {
+  double lower = spending.mu_squared > 0 ? gaussian_delta(spending.mu_squared, epsilon).lower : 0;
+  for (const SampledGaussian& step : spending.sampled) {
+    lower = std::max(lower, sampled_gaussian_delta(step.sampling_probability, step.noise_multiplier, epsilon).lower);
+  }
+  return lower;
+}
+
+enum class Ends { both, upper };
+
+struct Bounds {
+  Interval interval;
+  bool coarse;
+};
+
+Crossing crossing(const Composition& composition, const Window& window, double guess, double log_delta) {
+  return find_crossing([&](double e) { return composition.log_delta(e) - log_delta; }, guess,
+                       1e-3 * window.deviation + 1e-3 / window.tilt, kRootTolerance);
+}
+
+// Bounds of the epsilon of one direction; {0, infinity} where no grid fits.
+Bounds direction_epsilon(const Spending& spending, Direction direction, double log_delta, Ends ends) {
+  auto window = window_at_delta(spending, direction, log_delta);
+  for (int attempt = 0; window; ++attempt) {
+    const Composition upper(spending, direction, Bound::upper, *window);
+    const double above = crossing(upper, *window, window->epsilon, log_delta).above;
+    // A window looks sharply only near its centre.
+    if (attempt < 2 && above < kInfinity && std::abs(above - window->epsilon) > window->deviation) {
+      window = window_at_epsilon(spending, direction, above);
+      continue;
+    }
+    if (above == 0 || ends == Ends::upper) return {{0, above}, window->coarse};
+    const Composition lower(spending, direction, Bound::lower, *window);
+    const double guess = above < kInfinity ? above : window->epsilon;
+    return {{std::min(crossing(lower, *window, guess, log_delta).below, above), above}, window->coarse};
+  }
+  return {{0, kInfinity}, true};
+}
+
+// Without its sample a step cannot be more than 1 / (1 - q) times as likely.
+bool out_of_reach(const Spending& spending, Direction direction, double epsilon) {
+  if (direction == Direction::remove || spending.mu_squared > 0) return false;
+  double largest = 0;
+  for (const SampledGaussian& step : spending.sampled) {
+    largest -= step.count * std::log1p(-step.sampling_probability);
+  }
+  return epsilon > largest * (1 + 1e-9);
+}
+
+struct LogDeltaBound {
+  double value;
+  bool coarse;
+};
+
+LogDeltaBound direction_log_delta(const Spending& spending, Direction direction, Bound bound, double epsilon) {
+  if (out_of_reach(spending, direction, epsilon)) return {-kInfinity, false};
+  const auto window = window_at_epsilon(spending, direction, epsilon);
+  if (!window) return {bound == Bound::upper ? 0 : -kInfinity, true};
+  return {Composition(spending, direction, bound, *window).log_delta(epsilon), window->coarse};
+}
+
+// These two need several steps, some of them sampled.
+
+Interval composed_epsilon(const Spending& spending, double delta, Ends ends) {
+  const double log_delta = std::log(delta);
+  Bounds bounds = direction_epsilon(spending, Direction::remove, log_delta, ends);
+  // Nearly always `remove` is the worse direction; then one look at the other suffices.
+  if (bounds.interval.upper < kInfinity &&
+      direction_log_delta(spending, Direction::add, Bound::upper, bounds.interval.upper).value > log_delta) {
+    const Bounds add = direction_epsilon(spending, Direction::add, log_delta, ends);
+    bounds.coarse |= add.coarse;
+    bounds.interval.lower = std::max(bounds.interval.lower, add.interval.lower);
+    bounds.interval.upper = std::max(bounds.interval.upper, add.interval.upper);
+  }
+  if (bounds.coarse && ends == Ends::both) {
+    bounds.interval.lower = std::max(bounds.interval.lower, largest_part_epsilon(spending, delta));
+  }
+  if (bounds.coarse) bounds.interval.upper = std::min(bounds.interval.upper, rdp_epsilon(spending, delta));
+  return {std::min(bounds.interval.lower, bounds.interval.upper), bounds.interval.upper};
+}
+
+Interval composed_delta(const Spending& spending, double epsilon, Ends ends) {
+  const auto remove = direction_log_delta(spending, Direction::remove, Bound::upper, epsilon);
+  const auto add = direction_log_delta(spending, Direction::add, Bound::upper, epsilon);
+  const bool coarse = remove.coarse || add.coarse;
+  double upper = std::clamp(std::exp(std::max(remove.value, add.value)), kSmallest, 1.0);
+  if (coarse) upper = std::min(upper, rdp_delta(spending, epsilon));
+  if (ends == Ends::upper) return {0, upper};
+  const auto remove_lower = direction_log_delta(spending, Direction::remove, Bound::lower, epsilon);
+  const auto add_lower = direction_log_delta(spending, Direction::add, Bound::lower, epsilon);
+  double lower = std::exp(std::max(remove_lower.value, add_lower.value));
+  if (coarse) lower = std::max(lower, largest_part_delta(spending, epsilon));
+  return {std::min(lower, upper), upper};
+}
+
+Interval epsilon_of(const Spending& spending, double delta, Ends ends) {
+  if (spending.nothing()) return {0, 0};
+  if (spending.log_unexposed < 0) {
+    const bool exposed = -std::expm1(spending.log_unexposed) > delta;
+    return {exposed ? kInfinity : epsilon_of(protected_part(spending), delta, ends).lower, kInfinity};
+  }
+  Interval bounds;
+  if (spending.only_gaussian()) {
+    bounds = gaussian_epsilon(spending.mu_squared, delta);
+  } else if (one_step(spending)) {
+    const SampledGaussian& step = spending.sampled[0];
+    bounds = sampled_gaussian_epsilon(step.sampling_probability, step.noise_multiplier, delta);
+  } else {
+    bounds = composed_epsilon(spending, delta, ends);
+  }
+  return {spending.rounded_up ? 0 : bounds.lower, bounds.upper};
+}
+
+Interval delta_of(const Spending& spending, double epsilon, Ends ends) {
+  if (spending.nothing()) return {0, 0};
+  if (spending.log_unexposed < 0) {
+    const double exposed = -std::expm1(spending.log_unexposed);
+    return {std::max(exposed, delta_of(protected_part(spending), epsilon, ends).lower), 1};
+  }
+  if (epsilon == kInfinity) return {0, 0};
+  Interval bounds;
+  if (spending.only_gaussian()) {
+    bounds = gaussian_delta(spending.mu_squared, epsilon);
+  } else if (one_step(spending)) {
+    const SampledGaussian& step = spending.sampled[0];
+    bounds = sampled_gaussian_delta(step.sampling_probability, step.noise_multiplier, epsilon);
+  } else {
+    bounds = composed_delta(spending, epsilon, ends);
+  }
+  return {spending.rounded_up ? 0 : bounds.lower, bounds.upper};
+}
+
+}  // namespace
+
+Interval pld_epsilon(const Spending& spending, double delta) { return epsilon_of(spending, delta, Ends::both); }
+
+Interval pld_delta(const Spending& spending, double epsilon) { return delta_of(spending, epsilon, Ends::both); }
+
+double pld_epsilon_upper(const Spending& spending, double delta) {
+  return epsilon_of(spending, delta, Ends::upper).upper;
+}
+
+double pld_delta_upper(const Spending& spending, double epsilon) {
+  return delta_of(spending, epsilon, Ends::upper).upper;
+}
+
+Interval PldAccountant::epsilon(const Event& event, double delta) const { return pld_epsilon(flatten(event), delta); }
+
+Interval PldAccountant::delta(const Event& event, double epsilon) const { return pld_delta(flatten(event), epsilon); }
+
+}  // namespace hushgrad

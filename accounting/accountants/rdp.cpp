@@ -1,0 +1,169 @@
+#include "accounting/accountants/rdp.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include "accounting/accountants/loss.h"
+#include "accounting/accountants/quadrature.h"
+
+namespace hushgrad {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kLogSqrt2Pi = 0.91893853320467274178;
+// Far above the rounding of the sums below (all terms are positive), far below anything that matters.
+constexpr double kSlack = 1 + 1e-10;
+
+// log(exp(a) + exp(b))
+double log_add(double a, double b) {
+  const double high = std::max(a, b);
+  return high == -kInfinity ? high : high + std::log1p(std::exp(std::min(a, b) - high));
+}
+
+double log_expm1(double x) { return x > 40 ? x : std::log(std::expm1(x)); }
+
+// Both return log(E[Y^order] - 1), where Y is the likelihood ratio of one step under the distribution without the
+// sample. Subtracting 1 before anything is rounded keeps small divergences relatively accurate.
+
+// E[Y^n] = sum over k of C(n, k) q^k (1 - q)^(n-k) exp(k (k - 1) / (2 s^2)); the weights alone add up to 1.
+double log_excess_integer(double q, double s, int order) {
+  double sum = -kInfinity;
+  double log_choose = std::log(static_cast<double>(order));  // C(n, 1)
+  for (int k = 2; k <= order; ++k) {
+    log_choose += std::log(static_cast<double>(order - k + 1)) - std::log(static_cast<double>(k));
+    const double exponent = 0.5 * k * (k - 1.0) / (s * s);
+    const double log_rest = k == order ? 0 : (order - k) * std::log1p(-q);
+    sum = log_add(sum, log_choose + k * std::log(q) + log_rest + log_expm1(exponent));
+  }
+  return sum;
+}
+
+// (1 + y)^order - 1 - order * y for y = exp(loss) - 1, as a logarithm; positive by Bernoulli's inequality.
+double log_convex_part(double loss, double order) {
+  if (loss > 40) return order * loss + std::log1p(-order * std::exp((1 - order) * loss));
+  const double y = std::expm1(loss);
+  if (std::abs(y) < 1e-4 / order) {
+    const double series = 1 + y * (order - 2) / 3 * (1 + y * (order - 3) / 4 * (1 + y * (order - 4) / 5));
+    return std::log(order * (order - 1) / 2) + 2 * std::log(std::abs(y)) + std::log(series);
+  }
+  if (order * loss > 40) return order * loss + std::log1p(-(1 + order * y) * std::exp(-order * loss));
+  return std::log(std::expm1(order * loss) - order * y);
+}
+
+// E[Y^order - 1 - order (Y - 1)] by quadrature. Y^order <= 2^order (Y0^order + Y1^order) splits the integrand into a
+// bump at 0 and one at `order`, so everything further than `reach` deviations from both is below e^-80 of the result.
+double log_excess_fractional(double q, double s, double order) {
+  const SampledLoss loss(q, s);
+  const double reach = s * std::sqrt(2 * (80 + order));
+  const double strip = 3.14159265358979 * loss.variance();
+  std::vector<double> terms;
+  const auto integrate = [&](double from, double to) {
+    while (from < to) {
+      // Close to the bend the loss is not a polynomial at the scale of s: shorter panels.
+      const double distance = std::hypot(strip, loss.bend() - from);
+      const double width = std::min({0.5 * s, distance / 3, to - from});
+      for (const auto& node : quadrature::kGauss10) {
+        const double x = from + node.at * width;
+        const double value = log_convex_part(loss(x), order) - x * x / (2 * loss.variance());
+        terms.push_back(value + std::log(node.weight * width / s));
+      }
+      from += std::max(width, 1e-12 * s);
+    }
+  };
+  integrate(-reach, std::min(reach, order - reach));
+  integrate(std::max(-reach, std::min(reach, order - reach)), reach);
+  integrate(std::max(reach, order - reach), order + reach);
+  const double largest = *std::max_element(terms.begin(), terms.end());
+  double sum = 0;
+  for (double term : terms) sum += std::exp(term - largest);
+  return largest + std::log(sum) - kLogSqrt2Pi;
+}
+
+double spending_rdp(const Spending& spending, double order) {
+  double total = order / 2 * spending.mu_squared;
+  for (const SampledGaussian& step : spending.sampled) {
+    total += step.count * sampled_gaussian_rdp(step.sampling_probability, step.noise_multiplier, order);
+  }
+  return total * kSlack;
+}
+
+Interval exposed_epsilon(const Spending& spending, double delta) {
+  return {-std::expm1(spending.log_unexposed) > delta ? kInfinity : 0, kInfinity};
+}
+
+}  // namespace
+
+double sampled_gaussian_rdp(double sampling_probability, double noise_multiplier, double order) {
+  const double q = sampling_probability, s = noise_multiplier;
+  if (q == 0) return 0;
+  if (s == 0) return kInfinity;
+  if (q == 1) return kSlack * order / (2 * s * s);
+  const bool integer = order == std::floor(order) && order <= 10000;
+  // log E[Y^order] is convex in the order and 0 at order 1 (Hoelder), so a chord up to the next integer is a bound
+  // where a quadrature would need too many panels.
+  if (!integer && (s < 1e-3 || order > 10000)) {
+    const double low = std::floor(order), high = low + 1;
+    if (high > 10000) return kSlack * order / (2 * s * s);
+    const double at_low = low > 1 ? (low - 1) * sampled_gaussian_rdp(q, s, low) : 0;
+    const double at_high = (high - 1) * sampled_gaussian_rdp(q, s, high);
+    return kSlack * (at_low + (order - low) * (at_high - at_low)) / (order - 1);
+  }
+  const double log_excess = integer ? log_excess_integer(q, s, static_cast<int>(order))
+                                    : log_excess_fractional(q, s, order);
+  const double log_moment = log_excess > 40 ? log_excess : std::log1p(std::exp(log_excess));
+  // Never worse than without sampling.
+  return std::min(kSlack * log_moment / (order - 1), kSlack * order / (2 * s * s));
+}
+
+std::span<const double> default_rdp_orders() {
+  static const std::vector<double> orders = [] {
+    std::vector<double> list{1.001, 1.003, 1.01, 1.02, 1.05};
+    for (int i = 11; i < 110; ++i) list.push_back(i / 10.0);
+    for (int i = 11; i < 64; ++i) list.push_back(i);
+    for (int i = 64; i <= 1024; i += i / 8) list.push_back(i);
+    return list;
+  }();
+  return orders;
+}
+
+double rdp_epsilon(const Spending& spending, double delta, std::span<const double> orders) {
+  double best = kInfinity;
+  for (double order : orders) {
+    const double rdp = spending_rdp(spending, order);
+    const double epsilon = rdp + std::log1p(-1 / order) - (std::log(delta) + std::log(order)) / (order - 1);
+    // The converted value is exact up to a few roundings of its terms.
+    best = std::min(best, epsilon + 1e-14 * (std::abs(rdp) - std::log(delta) / (order - 1) + 1));
+  }
+  return std::max(best, 0.0);
+}
+
+double rdp_delta(const Spending& spending, double epsilon, std::span<const double> orders) {
+  double best = 0;
+  for (double order : orders) {
+    const double rdp = spending_rdp(spending, order);
+    if (!(rdp < kInfinity)) continue;
+    const double log_delta = (order - 1) * (rdp - epsilon + std::log1p(-1 / order)) - std::log(order);
+    best = std::min(best, log_delta + 1e-14 * ((order - 1) * (rdp + epsilon) + 10));
+  }
+  return std::max(std::exp(best), std::numeric_limits<double>::min());
+}
+
+Interval RdpAccountant::epsilon(const Event& event, double delta) const {
+  const Spending spending = flatten(event);
+  if (spending.nothing()) return {0, 0};
+  if (spending.log_unexposed < 0) return exposed_epsilon(spending, delta);
+  return {0, rdp_epsilon(spending, delta)};
+}
+
+Interval RdpAccountant::delta(const Event& event, double epsilon) const {
+  const Spending spending = flatten(event);
+  if (spending.nothing()) return {0, 0};
+  if (spending.log_unexposed < 0) return {-std::expm1(spending.log_unexposed), 1};
+  if (epsilon == kInfinity) return {0, 0};
+  return {0, rdp_delta(spending, epsilon)};
+}
+
+}  // namespace hushgrad

@@ -1,0 +1,119 @@
+#include "accounting/calibrate.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "accounting/accountants/gaussian.h"
+#include "accounting/accountants/pld.h"
+#include "accounting/accountants/root.h"
+#include "accounting/accountants/spending.h"
+#include "dpcore/error.h"
+
+namespace hushgrad {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kLargestNoise = 1e9;
+constexpr double kNoiseTolerance = 2e-4;
+constexpr std::int64_t kMostSteps = 1'000'000'000;
+// Up to here the largest number of steps is found exactly, above within this fraction.
+constexpr std::int64_t kExactBelow = 10'000;
+
+void check_target(const char* where, double target_epsilon, double target_delta) {
+  if (!(target_epsilon >= 0 && target_epsilon < kInfinity)) {
+    throw InvalidArgument(message("[", where, "] Expected a finite target_epsilon >= 0, received ", target_epsilon,
+                                  ". Give the epsilon that the approval allows."));
+  }
+  if (!(target_delta > 0 && target_delta < 1)) {
+    throw InvalidArgument(message("[", where, "] Expected 0 < target_delta < 1, received ", target_delta,
+                                  ". Choose delta well below 1 / data set size."));
+  }
+}
+
+// The variance of the likelihood ratio adds up like mu^2 of a Gaussian where many small steps are composed.
+double variance(const Spending& spending) {
+  double total = spending.mu_squared;
+  for (const SampledGaussian& step : spending.sampled) {
+    const double q = step.sampling_probability;
+    total += step.count * q * q * std::expm1(1 / (step.noise_multiplier * step.noise_multiplier));
+  }
+  return total;
+}
+
+// Only a guess: how many steps until a Gaussian of that variance reaches the target.
+double likely_steps(const Spending& history, const Spending& step, double target_epsilon, double target_delta) {
+  const auto slack = [&](double mu) {
+    return mu == 0 ? kInfinity : std::log(target_delta) - gaussian_log_delta(mu, target_epsilon).value;
+  };
+  const double mu = find_crossing(slack, 1, 0.5, 1e-3).below;
+  return (mu * mu - variance(history)) / variance(step);
+}
+
+Spending repeated(double sampling_rate, double noise_multiplier, std::int64_t steps) {
+  return flatten(
+      Event::self_composed(Event::poisson_sampled(sampling_rate, Event::gaussian(noise_multiplier)), steps));
+}
+
+}  // namespace
+
+double calibrate_noise(double target_epsilon, double target_delta, double sampling_rate, std::int64_t steps) {
+  check_target("calibrate_noise", target_epsilon, target_delta);
+  if (target_epsilon == 0) {
+    throw InvalidArgument("[calibrate_noise] Expected target_epsilon > 0, received 0. Release nothing instead.");
+  }
+  // Same domain, same messages as the events themselves.
+  if (repeated(sampling_rate, 1, steps).nothing()) return 0;
+
+  const double log_target = std::log(target_delta);
+  const auto excess = [&](double noise_multiplier) {
+    if (noise_multiplier > kLargestNoise) return -kInfinity;
+    if (noise_multiplier == 0) return kInfinity;
+    return std::log(pld_delta_upper(repeated(sampling_rate, noise_multiplier, steps), target_epsilon)) - log_target;
+  };
+  double noise_multiplier = find_crossing(excess, 1, 0.25, kNoiseTolerance).above;
+  // The promise is made in epsilon; asked that way the last digits may differ.
+  while (noise_multiplier <= kLargestNoise &&
+         pld_epsilon_upper(repeated(sampling_rate, noise_multiplier, steps), target_delta) > target_epsilon) {
+    noise_multiplier *= 1 + kNoiseTolerance;
+  }
+  if (noise_multiplier <= kLargestNoise) return noise_multiplier;
+  throw InvalidArgument(message("[calibrate_noise] Expected a target that some noise multiplier up to ", kLargestNoise,
+                                " meets, received target_epsilon ", target_epsilon, " at target_delta ", target_delta,
+                                " for ", steps, " steps. Raise the target or take fewer steps."));
+}
+
+std::int64_t affordable_steps(const Event& history, const Event& step, double target_epsilon, double target_delta) {
+  check_target("affordable_steps", target_epsilon, target_delta);
+  const auto after = [&](std::int64_t k) { return flatten(Event::composed({history, Event::self_composed(step, k)})); };
+  const auto fits = [&](std::int64_t k) { return pld_epsilon_upper(after(k), target_delta) <= target_epsilon; };
+  const Spending one = flatten(step);
+  if (one.nothing()) return fits(0) ? kMostSteps : 0;
+  if (!fits(1)) return 0;
+
+  // A delta at the target epsilon costs one transform, an epsilon several: find the place with the former.
+  const double log_target = std::log(target_delta);
+  const auto slack = [&](double k) {
+    if (k <= 1) return kInfinity;
+    if (k > static_cast<double>(kMostSteps)) return -kInfinity;
+    return log_target - std::log(pld_delta_upper(after(static_cast<std::int64_t>(k)), target_epsilon));
+  };
+  const double likely = std::clamp(likely_steps(flatten(history), one, target_epsilon, target_delta), 2.0,
+                                   static_cast<double>(kMostSteps));
+  const double place = find_crossing(slack, likely, 0.05 * likely, 3e-5).below;
+  auto k = std::clamp<std::int64_t>(static_cast<std::int64_t>(place), 1, kMostSteps);
+  if (k > kExactBelow) {
+    while (k > 1 && !fits(k)) k -= std::max<std::int64_t>(1, k / kExactBelow);
+    return k;
+  }
+  std::int64_t good = 1, bad = kMostSteps + 1;
+  const auto try_at = [&](std::int64_t at) {
+    if (at > good && at < bad) (fits(at) ? good : bad) = at;
+  };
+  for (std::int64_t reach = 0; good < k && bad > k; reach = 4 * reach + 1) try_at(k - reach);
+  for (std::int64_t reach = 1; bad > kMostSteps && good < kMostSteps; reach *= 4) try_at(good + reach);
+  while (bad - good > 1) try_at(good + (bad - good) / 2);
+  return good;
+}
+
+}  // namespace hushgrad
