@@ -8,6 +8,7 @@
 #include <cfloat>
 #include <cmath>
 #include <exception>
+#include <memory>
 
 #include "dpcore/error.h"
 #include "dpcore/noise/gaussian_kernel.h"
@@ -78,17 +79,18 @@ class CallKey {
   std::array<std::byte, 32> bytes_;
 };
 
-// Runs work(first tile, last tile) on every thread. The first exception comes out on this side of the parallel region.
-template <typename Work>
-void in_parallel(std::size_t tiles, Work&& work) {
+// Runs make_worker() once on every thread, then the worker on one tile after the other: whoever is free takes the next, so
+// that a thread the system holds up does not hold up the step. The first exception comes out on this side.
+template <typename MakeWorker>
+void in_parallel(std::size_t tiles, MakeWorker&& make_worker) {
+  std::atomic<std::size_t> next{0};
   std::exception_ptr failure;
-  const int limit = static_cast<int>(std::min<std::size_t>(tiles, static_cast<std::size_t>(omp_get_max_threads())));
-#pragma omp parallel num_threads(std::max(limit, 1))
+  const auto threads = std::min<std::size_t>(tiles, static_cast<std::size_t>(omp_get_max_threads()));
+#pragma omp parallel num_threads(static_cast<int>(std::max<std::size_t>(threads, 1)))
   {
-    const auto me = static_cast<std::size_t>(omp_get_thread_num());
-    const auto all = static_cast<std::size_t>(omp_get_num_threads());
     try {
-      work(tiles * me / all, tiles * (me + 1) / all);
+      auto worker = make_worker();
+      for (std::size_t tile = next++; tile < tiles; tile = next++) worker(tile);
     } catch (...) {
 #pragma omp critical(hushgrad_noise_failure)
       failure = std::current_exception();
@@ -99,27 +101,26 @@ void in_parallel(std::size_t tiles, Work&& work) {
 
 bool add_to_tiles(const std::vector<SumPart>& tiles, const Lattice& lattice, double scale, const CallKey& key) {
   std::atomic<bool> finite{true};
-  in_parallel(tiles.size(), [&](std::size_t first, std::size_t last) {
-    AesCtr stream(key.bytes(), counter_of(first));
-    Scratch scratch;
-    for (std::size_t t = first; t < last; ++t) {
+  const double sigma_units = lattice.noise_stddev / lattice.grid;
+  in_parallel(tiles.size(), [&] {
+    return [&, stream = AesCtr(key.bytes(), counter_of(0)), scratch = std::make_unique<Scratch>()](std::size_t t) mutable {
       stream.seek(counter_of(t));
       for_each_block(tiles[t].size(), [&](std::size_t offset, std::size_t count) {
-        next_block(stream, count, lattice.noise_stddev / lattice.grid, scratch);
+        next_block(stream, count, sigma_units, *scratch);
         float* values = tiles[t].data() + offset;
-        if (!gaussian_kernel().add(values, scratch.noise.data(), count, lattice.grid, scale)) finite = false;
+        if (!gaussian_kernel().add(values, scratch->noise.data(), count, lattice.grid, scale)) finite = false;
       });
-    }
+    };
   });
   return finite;
 }
 
 bool scale_tiles(const std::vector<SumPart>& tiles, double scale) {
   std::atomic<bool> finite{true};
-  in_parallel(tiles.size(), [&](std::size_t first, std::size_t last) {
-    for (std::size_t t = first; t < last; ++t) {
+  in_parallel(tiles.size(), [&] {
+    return [&](std::size_t t) {
       if (!scale_only(tiles[t].data(), tiles[t].size(), scale)) finite = false;
-    }
+    };
   });
   return finite;
 }
