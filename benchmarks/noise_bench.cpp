@@ -1,6 +1,6 @@
 // How long Noise::add takes for a model of the given size, and where the time goes. Prints one JSON object.
 //
-//   c++ -std=c++20 -O2 -I. benchmarks/noise_bench.cpp -Lbuild/... -lhushgrad_dpcore -o noise_bench
+//   c++ -std=c++20 -O2 -I. benchmarks/noise_bench.cpp -Lbuild -lhushgrad_dpcore -Wl,-rpath,build -o noise_bench
 //   OMP_NUM_THREADS=2 ./noise_bench [coordinates = 25000000] [repetitions = 20]
 #include <algorithm>
 #include <chrono>
