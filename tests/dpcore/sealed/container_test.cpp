@@ -4,7 +4,6 @@
 #include <random>
 #include <utility>
 
-#include <omp.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -115,10 +114,8 @@ TEST_F(ContainerTest, ReadsAnyRange) {
   EXPECT_THROW(container.read(0, all), InvalidArgument);
 }
 
-// Long enough for four threads; shorter payloads are handled by one.
+// Long enough for four threads; payloads below 16 segments are handled by one.
 TEST_F(ContainerTest, ManySegmentsOnSeveralThreads) {
-  const int threads = omp_get_max_threads();
-  omp_set_num_threads(4);
   const Bytes whole = numbered(32 * kRoom + 5);
   seal(folder_ / "a", whole, keyring_);
   EXPECT_TRUE(open_all(folder_ / "a", keyring_) == whole);
@@ -130,7 +127,6 @@ TEST_F(ContainerTest, ManySegmentsOnSeveralThreads) {
   Bytes out(whole.size(), std::byte{0xEE});
   expect_error<SealError>([&] { container.read(0, out); }, "segment 20");
   EXPECT_TRUE(out == Bytes(whole.size()));
-  omp_set_num_threads(threads);
 }
 
 TEST_F(ContainerTest, EveryFileHasItsOwnKeyAndIvs) {
@@ -390,15 +386,12 @@ TEST_F(ContainerTest, KeepsReadingTheFileItOpened) {
 }
 
 TEST_F(ContainerTest, AnyFailedCallKeepsTheOldFile) {
-  const Bytes old = numbered(100), fresh = numbered(3 * kRoom);
+  const Bytes old = numbered(100), fresh = numbered(3 * kRoom);  // one thread
   const int calls = 1 + 1 + 3 + 1 + 1;  // openat, header, segments, fsync, rename
   for (int call = 0; call < calls; ++call) {
     seal(folder_ / "a", old, keyring_);
     SyscallFault::current().arm(SyscallFault::Action::fail, call, ENOSPC);
-    const int threads = omp_get_max_threads();
-    omp_set_num_threads(1);  // the fault counter is not atomic
     EXPECT_THROW(seal(folder_ / "a", fresh, keyring_), IoError) << call;
-    omp_set_num_threads(threads);
     SyscallFault::current().disarm();
     EXPECT_EQ(open_all(folder_ / "a", keyring_), old);
     EXPECT_EQ(folder_.names().size(), 2u);
@@ -406,13 +399,12 @@ TEST_F(ContainerTest, AnyFailedCallKeepsTheOldFile) {
 }
 
 TEST_F(ContainerTest, KillBeforeAnyCallLeavesTheOldOrTheNewFile) {
-  const Bytes old = numbered(100), fresh = numbered(3 * kRoom);
+  const Bytes old = numbered(100), fresh = numbered(3 * kRoom);  // one thread: a forked child has no others
   int kills = 0;
   for (int call = 0;; ++call) {
     seal(folder_ / "a", old, keyring_);
     const pid_t child = ::fork();
     if (child == 0) {
-      omp_set_num_threads(1);  // the parent's threads do not exist here
       SyscallFault::current().arm(SyscallFault::Action::kill, call);
       seal(folder_ / "a", fresh, keyring_);
       ::_exit(0);

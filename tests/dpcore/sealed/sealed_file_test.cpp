@@ -175,7 +175,7 @@ TEST_F(SealedFileTest, HostileCoresAreRefused) {
            replaced("\"plan\":\"{}\"", "\"plan\":{}"), replaced("\"epsilon\":\"{}\"", "\"epsilon\":\"\""),
            replaced("\"dataset\":\"icu\"", "\"dataset\":\"\""), replaced("\"dataset\":\"icu\"", "\"dataset\":\"i\\u0000u\""),
            replaced("\"run_id\":\"\"", "\"run_id\":\"\xFF\""), replaced("\"dataset\"", "\"\\u0064ataset\""),
-           std::string(1 << 20, '['),
+           std::string(1 << 20, '['), std::string(1 << 19, '[') + std::string(1 << 19, ']'),
        }) {
     expect_hostile_refused(core, kEmptyPayload, "seven known fields");
     EXPECT_THROW(inspect_sealed(folder_ / "x"), SealError);

@@ -119,8 +119,9 @@ TEST(TensorIndex, RefusesHostileIndexes) {
       {"dimension is text", index(entry("x", "U8", "[\"12\"]", "0", "12"))},
       {"shape not a list", index(entry("x", "U8", "12", "0", "12"))},
       {"nested shape", index(entry("x", "U8", "[[12]]", "0", "12"))},
-      {"deep nesting", std::string(1 << 20, '[')},
-      {"deep nesting in meta", index(x + "," + y, std::string(1 << 20, '['))},
+      {"deep nesting", std::string(1 << 20, '[') + std::string(1 << 20, ']')},
+      {"deep nesting as meta", index(x + "," + y, std::string(1 << 20, '[') + std::string(1 << 20, ']'))},
+      {"unclosed nesting", std::string(1 << 20, '[')},
   };
   for (const auto& [name, text] : faults) {
     SCOPED_TRACE(name);
