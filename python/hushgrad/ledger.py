@@ -147,7 +147,10 @@ class Ledger:
     def budget(self, dataset: str) -> Budget | None:
         """The budget in force, None without one."""
         row = self._handle.budget(dataset)
-        return None if row is None else Budget(*row[:3], _time(row[3]))
+        if row is None:
+            return None
+        epsilon, delta, sequence, time = row
+        return Budget(epsilon, delta, sequence, _time(time))
 
     def begin_run(
         self, *, dataset: str, purpose: str = "", actor: str = "", plan: Mapping[str, Any] | None = None
