@@ -231,7 +231,7 @@ TEST_F(ContainerTest, TrailingBytesAreRefused) {
   const Bytes good = sealed(kRoom + 500);
   for (std::size_t extra : {std::size_t{1}, std::size_t{16}, std::size_t{32}, kSegment}) {
     Bytes file = good;
-    file.resize(good.size() + extra);
+    append(file, Bytes(extra));
     expect_refused<SealError>(file, "trailing bytes");
   }
   Bytes twice = good;  // a second final segment
