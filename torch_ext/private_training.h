@@ -34,6 +34,7 @@ struct TrainingPlan {
   double sampling_rate = 0;          // of Sampling::poisson
   LossReduction loss_reduction = LossReduction::mean;
   bool batch_first = true;
+  bool forward_is_checked = false;   // see CaptureOptions
   std::optional<double> target_delta;
   std::optional<double> target_epsilon;
   std::string dataset = "default", purpose, actor;

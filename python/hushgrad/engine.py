@@ -96,13 +96,14 @@ class PrivateSession:
                 module._forward_hooks.update(hooks)
 
     def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        closure: Callable[[], Any] | None = kwargs.get("closure", args[0] if args else None)
+        # PyTorch passes the optimizer itself as the first argument.
+        closure: Callable[[], Any] | None = kwargs.get("closure", args[1] if len(args) > 1 else None)
         result = None
         if closure is not None:
             # The optimizer would call it after this hook and find ordinary gradients; it runs here, once.
             with torch.enable_grad():
                 loss = closure()
-            result = ((lambda: loss,), {})
+            result = ((optimizer, lambda: loss), {})
         self._refuse_foreign_gradients(optimizer)
         if self._batch is None:
             raise InvalidState(
@@ -318,6 +319,7 @@ class PrivacyEngine:
             sampling_rate=batch_size / size,
             mean=loss_reduction == "mean",
             batch_first=batch_first,
+            forward_is_checked=True,
             target_delta=target_delta,
             target_epsilon=target_epsilon,
             dataset=self.dataset,

@@ -35,19 +35,39 @@ void bind_ledger_handle(py::module_& m) {
 void bind_plan(py::module_& m) {
   py::class_<TrainingPlan>(m, "TrainingPlan")
       .def(py::init([](double noise_multiplier, double max_grad_norm, double expected_batch_size, bool poisson, std::int64_t dataset_size,
-                       double sampling_rate, bool mean, bool batch_first, std::optional<double> target_delta,
+                       double sampling_rate, bool mean, bool batch_first, bool forward_is_checked, std::optional<double> target_delta,
                        std::optional<double> target_epsilon, std::string dataset, std::string purpose, std::string actor) {
              TrainingPlan plan{noise_multiplier, max_grad_norm, expected_batch_size, poisson ? Sampling::poisson : Sampling::any,
-                               dataset_size, sampling_rate, mean ? LossReduction::mean : LossReduction::sum, batch_first,
+                               dataset_size, sampling_rate, mean ? LossReduction::mean : LossReduction::sum, batch_first, forward_is_checked,
                                target_delta, target_epsilon, std::move(dataset), std::move(purpose), std::move(actor)};
              plan.check();
              return plan;
            }),
            py::kw_only(), py::arg("noise_multiplier"), py::arg("max_grad_norm"), py::arg("expected_batch_size"), py::arg("poisson"),
-           py::arg("dataset_size"), py::arg("sampling_rate"), py::arg("mean"), py::arg("batch_first"), py::arg("target_delta"),
+           py::arg("dataset_size"), py::arg("sampling_rate"), py::arg("mean"), py::arg("batch_first"),
+           py::arg("forward_is_checked"), py::arg("target_delta"),
            py::arg("target_epsilon"), py::arg("dataset"), py::arg("purpose"), py::arg("actor"))
       .def("to_json", &TrainingPlan::to_json)
       .def("step_event", [](const TrainingPlan& plan) { return plan.step_event().to_json(); });
+}
+
+// Clipping alone, for tests and benchmarks: what it returns is data and must not be released.
+void bind_capture(py::module_& m) {
+  py::class_<GraphCapture>(m, "UnnoisedCaptureForTesting")
+      .def(py::init([](std::vector<at::Tensor> parameters, std::vector<std::string> names, double max_grad_norm, bool mean, bool batch_first) {
+             return std::make_unique<GraphCapture>(std::move(parameters), std::move(names), std::vector<at::Tensor>{},
+                                                   CaptureOptions{max_grad_norm, mean ? LossReduction::mean : LossReduction::sum, batch_first});
+           }),
+           py::arg("parameters"), py::arg("names"), py::arg("max_grad_norm"), py::arg("mean"), py::arg("batch_first"), Unlocked())
+      .def("begin_batch", &GraphCapture::begin_batch)
+      .def("watch", &GraphCapture::watch, Unlocked())
+      .def("accumulate", &GraphCapture::accumulate, Unlocked())
+      .def("discard", &GraphCapture::discard, py::arg("all"))
+      .def("finish", [](GraphCapture& capture) {
+        py::gil_scoped_release unlocked;
+        capture.finish();
+        return capture.take_sums();
+      });
 }
 
 void bind_training(py::module_& m) {
@@ -81,6 +101,7 @@ PYBIND11_MODULE(_torch, m) {
   hushgrad::python::bind_errors();
   hushgrad::python::bind_ledger_handle(m);
   hushgrad::python::bind_plan(m);
+  hushgrad::python::bind_capture(m);
   hushgrad::python::bind_training(m);
   hushgrad::python::bind_checkpoint(m);
 }

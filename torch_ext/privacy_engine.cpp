@@ -1,0 +1,153 @@
+#include "torch_ext/privacy_engine.h"
+
+#include <nlohmann/json.hpp>
+#include <unordered_set>
+
+#include "accounting/calibrate.h"
+#include "dpcore/error.h"
+#include "torch_ext/checkpoint/module_state.h"
+#include "torch_ext/checkpoint/tensor_codec.h"
+
+namespace hushgrad {
+
+PrivacyEngine::PrivacyEngine(PrivacyEngineOptions options) : options_(std::move(options)), ledger_(Ledger::open(options_.ledger)) {}
+PrivacyEngine::~PrivacyEngine() = default;
+
+void PrivacyEngine::make_private(const Parameters& parameters, torch::optim::Optimizer& optimizer, const MakePrivateOptions& options) {
+  make_private_with_epsilon(parameters, optimizer, options, {});
+}
+
+void PrivacyEngine::make_private_with_epsilon(const Parameters& parameters, torch::optim::Optimizer& optimizer,
+                                              MakePrivateOptions options, const TargetOptions& target) {
+  if (training_) throw InvalidState("[make_private] Expected a new engine, received one that already trains. Make another PrivacyEngine.");
+  if (options.dataset_size < 1 || options.expected_batch_size < 1 || options.expected_batch_size > options.dataset_size) {
+    throw InvalidArgument(message("[make_private] Expected 1 <= expected_batch_size <= dataset_size, received ",
+                                  options.expected_batch_size, " and ", options.dataset_size, "."));
+  }
+  std::unordered_set<const c10::TensorImpl*> stepped;
+  for (const auto& group : optimizer.param_groups()) {
+    for (const auto& p : group.params()) stepped.insert(p.unsafeGetTensorImpl());
+  }
+  std::vector<at::Tensor> private_parameters, ignored;
+  std::vector<std::string> names;
+  for (const auto& item : parameters) {
+    const bool is_stepped = stepped.erase(item.value().unsafeGetTensorImpl()) > 0;
+    if (!item.value().requires_grad()) continue;
+    if (is_stepped) {
+      private_parameters.push_back(item.value());
+      names.push_back(item.key());
+    } else {
+      ignored.push_back(item.value());
+    }
+  }
+  if (!stepped.empty()) {
+    throw InvalidArgument("[make_private] Expected every parameter of the optimizer to be among the module's, received one that is "
+                          "not. Build the optimizer from module->parameters().");
+  }
+
+  TrainingPlan plan;
+  plan.max_grad_norm = options.max_grad_norm;
+  plan.expected_batch_size = static_cast<double>(options.expected_batch_size);
+  plan.dataset_size = options.dataset_size;
+  plan.sampling_rate = static_cast<double>(options.expected_batch_size) / static_cast<double>(options.dataset_size);
+  plan.loss_reduction = options.loss_reduction;
+  plan.batch_first = options.batch_first;
+  plan.dataset = options_.dataset;
+  plan.purpose = options_.purpose;
+  plan.actor = options_.actor;
+  plan.noise_multiplier = options.noise_multiplier;
+  if (target.epochs > 0) {
+    const std::int64_t steps = target.epochs * ((options.dataset_size + options.expected_batch_size - 1) / options.expected_batch_size);
+    plan.noise_multiplier = calibrate_noise(target.target_epsilon, target.target_delta, plan.sampling_rate, steps);
+    plan.target_epsilon = target.target_epsilon;
+    plan.target_delta = target.target_delta;
+  }
+  training_ = std::make_unique<PrivateTraining>(std::move(plan), std::move(private_parameters), std::move(names), std::move(ignored), ledger_);
+  optimizer_ = &optimizer;
+}
+
+PrivateTraining& PrivacyEngine::training() const {
+  if (training_) return *training_;
+  throw InvalidState("[PrivacyEngine] Expected make_private() first, received none.");
+}
+
+torch::Tensor PrivacyEngine::next_batch() {
+  training().discard(true);
+  part_open_ = false;
+  const std::vector<std::int64_t> rows = training().draw();
+  undone_ = static_cast<std::int64_t>(rows.size());
+  return torch::tensor(rows, torch::kLong);
+}
+
+std::int64_t PrivacyEngine::steps_per_epoch() const {
+  const TrainingPlan& plan = training().plan();
+  const auto batch = static_cast<std::int64_t>(plan.expected_batch_size);
+  return (plan.dataset_size + batch - 1) / batch;
+}
+
+void PrivacyEngine::watch(const torch::Tensor& output, std::int64_t batch_size) { watch(std::vector<torch::Tensor>{output}, batch_size); }
+
+void PrivacyEngine::watch(const std::vector<torch::Tensor>& outputs, std::int64_t batch_size) {
+  if (undone_ < 0) throw InvalidState("[watch] Expected a batch drawn by next_batch(), received none. Batches of another law cost more than is charged.");
+  if (!part_open_) {
+    if (batch_size < 0 || batch_size > undone_) {
+      throw InvalidArgument(message("[watch] Expected at most the rows of the batch that no part has taken yet, received a batch_size of ",
+                                    batch_size, "."));
+    }
+    training().begin_batch(batch_size);
+    undone_ -= batch_size;
+    part_open_ = true;
+  }
+  training().watch(outputs);
+}
+
+void PrivacyEngine::accumulate() {
+  training().accumulate();
+  part_open_ = false;
+}
+
+void PrivacyEngine::step() {
+  if (undone_ < 0) throw InvalidState("[step] Expected a batch drawn by next_batch(), received none. Draw, watch and run backward before step().");
+  if (part_open_) accumulate();
+  if (undone_ > 0) throw InvalidState("[step] Expected every row of the batch in a part, received a batch that is not finished. Watch and accumulate the rest.");
+  undone_ = -1;
+  training().step();
+  optimizer_->step();
+}
+
+double PrivacyEngine::get_epsilon(double delta) const { return training().epsilon(delta).upper; }
+const std::string& PrivacyEngine::run_id() const { return training().run_id(); }
+std::int64_t PrivacyEngine::steps() const { return training().steps(); }
+void PrivacyEngine::finish(const std::string& status) { training().finish(status); }
+
+void PrivacyEngine::save_checkpoint(const std::string& path, const torch::nn::Module& module, const torch::optim::Optimizer* optimizer,
+                                    bool overwrite) const {
+  const LedgerHead head = ledger_->head();
+  SealedCore core;
+  core.dataset = options_.dataset;
+  core.run_id = training_ ? training_->run_id() : "";
+  core.step = training_ ? training_->steps() : 0;
+  core.plan_json = training_ ? training_->plan().to_json() : "{}";
+  core.ledger_sequence = head.sequence;
+  core.ledger_hash = head.hash;
+  if (training_ && training_->plan().target_delta) {
+    const double delta = *training_->plan().target_delta, epsilon = get_epsilon(delta);
+    const nlohmann::json upper = std::isfinite(epsilon) ? nlohmann::json(epsilon) : nlohmann::json("infinity");
+    core.epsilon_json = nlohmann::json{{"delta", delta}, {"durable", ledger_->durable()}, {"epsilon", upper}}.dump();
+  }
+  NamedTensors tensors;
+  const std::string meta = encode_state(module, optimizer, tensors);
+  save_tensors(path, core, meta, tensors, Keyring::open(options_.keyring), overwrite);
+}
+
+void PrivacyEngine::load_checkpoint(const std::string& path, torch::nn::Module& module, torch::optim::Optimizer* optimizer) const {
+  const LoadedTensors loaded = load_tensors(path, Keyring::open(options_.keyring));
+  const LedgerHead head{loaded.core.ledger_sequence, loaded.core.ledger_hash};
+  if (head.sequence > 0 && !ledger_->contains(head)) {
+    throw LedgerError(message("[load_checkpoint] Expected a ledger that holds entry ", head.sequence, " as the checkpoint saw it, received "
+                              "one that does not: the ledger is older than the checkpoint or another one. Restore the newest ledger."));
+  }
+  decode_state(loaded, module, optimizer);
+}
+
+}  // namespace hushgrad
