@@ -122,9 +122,9 @@ def grant_budget(ledger_path: Path, delta: float) -> None:
         console.print(f"Earlier runs spent epsilon {spent:.2f}; the budget is raised to {spent + TARGET_EPSILON:.2f}.")
 
 
-def write_report(ledger_path: Path, delta: float, output: Path) -> None:
+def write_report(ledger_path: Path, output: Path) -> None:
     """The budget report of the data set, for people (HTML) and programs (JSON)."""
-    document = build(Ledger(ledger_path), dataset=DATASET, delta=delta)
+    document = build(Ledger(ledger_path), dataset=DATASET)
     output.with_suffix(".html").write_bytes(render(document, format="html"))
     output.with_suffix(".json").write_bytes(render(document, format="json"))
 
@@ -171,7 +171,7 @@ def main() -> None:
               (("without privacy", plain), ("with privacy", model), ("reopened", reopened))}  # fmt: skip
     if scores["reopened"] != scores["with privacy"]:
         raise SystemExit("The reopened model differs from the saved one.")
-    write_report(ledger_path, delta, report)
+    write_report(ledger_path, report)
 
     console.print(f"\nAUC on held-out rows: {scores['without privacy']:.3f} without privacy, "
                   f"{scores['with privacy']:.3f} with epsilon {epsilon:.4f} at delta {delta:.2g}", soft_wrap=True)  # fmt: skip

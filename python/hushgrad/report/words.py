@@ -67,15 +67,16 @@ def summary(section: Json) -> Json:
     }
 
 
-def most_guesses_right(epsilon: float, delta: float) -> int:
-    """Of 100 guesses whether one record was used, starting from a coin toss: how many can be right, rounded up.
+def most_guesses_right(epsilon: float, delta: float) -> float:
+    """Of 100 guesses whether one record was used, starting from a coin toss: how many can be right.
 
     (epsilon, delta)-privacy bounds the accuracy by (e^epsilon + delta) / (e^epsilon + 1) (Kairouz, Oh, Viswanath 2015,
-    theorem 2.1, at equal prior chances)."""
+    theorem 2, at equal prior chances). Rounded up to a whole number, above 98 to one decimal."""
     if epsilon > 700:
-        return 100
+        return 100.0
     odds = math.exp(epsilon)
-    return min(100, math.ceil(100 * (odds + delta) / (odds + 1)))
+    right = 100 * (odds + delta) / (odds + 1)
+    return min(100.0, float(math.ceil(right)) if right <= 98 else math.ceil(10 * right) / 10)
 
 
 def _warning(code: str, text: str) -> Json:
@@ -119,13 +120,13 @@ def _meaning(upper: float, delta: float) -> list[str]:
     right = most_guesses_right(upper, delta)
     sentences = [
         "Suppose somebody sees everything released from this dataset and wants to know whether one given record was"
-        f" used. A coin toss is right 50 times in 100; they are right at most {right} times in 100.",
-        f"The number behind this is epsilon: with or without that record, no outcome becomes more than"
+        f" used. A coin toss is right 50 times in 100; they are right at most {right:g} times in 100.",
+        "The number behind this is epsilon: with or without that record, no outcome becomes more than"
         f" {_factor(upper)} times as likely, except with a chance of at most {one_in(delta)} (delta)."
         " Smaller is safer; 0 would reveal nothing.",
     ]
     if right >= 99:
-        sentences.append("At this size the bound is a record of what was spent, and hardly a protection.")
+        sentences.append("At this size the worst case that the bound allows is close to certainty.")
     return sentences
 
 
