@@ -1,0 +1,52 @@
+"""The documentation keeps its word: links lead somewhere, named tests exist, the README's code prints what it shows."""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    targets = [target.split("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
+    missing = [target for target in targets if target and not (page.parent / target).exists()]
+    assert missing == []
+
+
+def guarantee_rows() -> list[tuple[str, str, str]]:
+    rows = [line.split("|") for line in (ROOT / "docs/guarantees.md").read_text().splitlines() if line.startswith("| ")]
+    return [(row[1].strip(), row[2], row[3]) for row in rows if row[1].strip() not in ("guarantee", "---")]
+
+
+@pytest.mark.parametrize(("guarantee", "kept_in", "tested_by"), guarantee_rows())
+def test_guarantees_name_code_and_tests_that_exist(guarantee: str, kept_in: str, tested_by: str) -> None:
+    for source in re.findall(r"`([^`]+)`", kept_in):
+        assert (ROOT / source).is_file(), source
+    named = re.findall(r"`([^`]+)`", tested_by)
+    files = [ROOT / name for name in named if "/" in name]
+    assert files and all(file.is_file() for file in files), tested_by
+    text = "".join(file.read_text() for file in files)
+    for name in (name for name in named if "/" not in name):
+        suite, _, case = name.partition(".")
+        pattern = rf"TEST(_F|_P)?\({suite},\s*{case}\)" if case else rf"def {name}\("
+        assert re.search(pattern, text), name
+
+
+def test_readme_code_prints_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    code, output = re.search(
+        r"```python\n(.*?)```\n+```text\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL
+    ).groups()  # type: ignore[union-attr]
+    monkeypatch.chdir(tmp_path)
+    features = torch.randn(8192, 9)
+    rows = torch.utils.data.TensorDataset(features, (features[:, :1] > 0).float())
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code, "README.md", "exec"), {"rows": rows})
+    assert printed.getvalue() == output
