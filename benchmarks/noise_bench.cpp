@@ -1,7 +1,7 @@
 // How long Noise::add takes for a model of the given size, and where the time goes. Prints one JSON object.
 //
-//   c++ -std=c++20 -O2 -I. benchmarks/noise_bench.cpp -Lbuild -lhushgrad_dpcore -Wl,-rpath,build -o noise_bench
-//   OMP_NUM_THREADS=2 ./noise_bench [coordinates = 25000000] [repetitions = 20]
+//   c++ -std=c++20 -O2 -I. benchmarks/noise_bench.cpp -Lbuild -lhushgrad_dpcore -Wl,-rpath,build -o
+//   noise_bench OMP_NUM_THREADS=2 ./noise_bench [coordinates = 25000000] [repetitions = 20]
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -47,7 +47,9 @@ int main(int argc, char** argv) {
   std::vector<float> values(2 * pairs, 0.0f);
   AesCtr stream(std::array<std::byte, 32>{}, std::array<std::byte, 16>{});
   const auto per_coordinate_ns = [&](auto&& work) {
-    const double ms = best_ms(repetitions, [&] { for (std::size_t i = 0; i < blocks; ++i) work(); });
+    const double ms = best_ms(repetitions, [&] {
+      for (std::size_t i = 0; i < blocks; ++i) work();
+    });
     return ms * 1e6 / static_cast<double>(2 * pairs * blocks);
   };
   const double aes = per_coordinate_ns([&] { stream.fill(std::as_writable_bytes(std::span(words))); });
@@ -59,7 +61,8 @@ int main(int argc, char** argv) {
   std::printf(
       "{\"benchmark\": \"noise\", \"coordinates\": %zu, \"threads\": \"%s\", \"repetitions\": %d, "
       "\"add_ms\": %.2f, \"add_ns_per_coordinate\": %.3f, "
-      "\"one_thread_ns_per_coordinate\": {\"aes_256_ctr\": %.3f, \"gaussian\": %.3f, \"round_add_scale\": %.3f}}\n",
-      coordinates, threads ? threads : "default", repetitions, add, add * 1e6 / static_cast<double>(coordinates), aes,
-      gauss, store);
+      "\"one_thread_ns_per_coordinate\": {\"aes_256_ctr\": %.3f, \"gaussian\": %.3f, \"round_add_scale\": "
+      "%.3f}}\n",
+      coordinates, threads ? threads : "default", repetitions, add,
+      add * 1e6 / static_cast<double>(coordinates), aes, gauss, store);
 }

@@ -6,7 +6,8 @@
 #include <cmath>
 
 #if defined(__FAST_MATH__)
-#error "Rounding to the grid, and refusing what is not finite, need IEEE arithmetic: build without -ffast-math."
+#error \
+    "Rounding to the grid, and refusing what is not finite, need IEEE arithmetic: build without -ffast-math."
 #endif
 
 namespace hushgrad::internal {
@@ -18,7 +19,8 @@ namespace {
 // Inlined into one copy for each kind of processor, so that each copy is vectorised for its own.
 #define HUSHGRAD_INLINE inline __attribute__((always_inline))
 
-constexpr double kRound = 0x1.8p52;  // adding and subtracting it rounds |x| < 2^51 to the nearest integer, ties to even
+constexpr double kRound =
+    0x1.8p52;  // adding and subtracting it rounds |x| < 2^51 to the nearest integer, ties to even
 
 HUSHGRAD_INLINE double from_bits(std::uint64_t bits) { return std::bit_cast<double>(bits); }
 HUSHGRAD_INLINE std::uint64_t to_bits(double value) { return std::bit_cast<std::uint64_t>(value); }
@@ -26,8 +28,8 @@ HUSHGRAD_INLINE std::uint64_t to_bits(double value) { return std::bit_cast<std::
 // Exact for x < 2^52: the integer becomes the mantissa of a double in [2^52, 2^53).
 HUSHGRAD_INLINE double to_double(std::uint64_t x) { return from_bits(x | 0x4330000000000000u) - 0x1p52; }
 
-// (k + 1/2) / 2^92 for the 92-bit k = (high, top 28 bits of low), as 52 bits and 40. Never 0; small values keep their
-// full precision.
+// (k + 1/2) / 2^92 for the 92-bit k = (high, top 28 bits of low), as 52 bits and 40. Never 0; small values
+// keep their full precision.
 HUSHGRAD_INLINE double uniform92(std::uint64_t high, std::uint64_t low) {
   const double coarse = to_double(high >> 12) * 0x1p-52;
   const double fine = (to_double(((high & 0xfff) << 28) | (low >> 36)) + 0.5) * 0x1p-92;
@@ -79,8 +81,8 @@ struct Pair {
   double first, second;
 };
 
-// radius * (cos, sin) of a 52-bit angle: 50 bits place it in the quarter turn around 0, one mirrors it at the diagonal,
-// one at the origin; the four images of the quarter tile the circle.
+// radius * (cos, sin) of a 52-bit angle: 50 bits place it in the quarter turn around 0, one mirrors it at the
+// diagonal, one at the origin; the four images of the quarter tile the circle.
 HUSHGRAD_INLINE Pair on_circle(double radius, std::uint64_t low, std::uint64_t last) {
   const std::uint64_t angle = ((low & 0xfffffffffu) << 16) | (last >> 48);
   const double f = (to_double(angle & 0x3ffffffffffffu) + 0.5) * 0x1p-50 - 0.5;
@@ -90,18 +92,18 @@ HUSHGRAD_INLINE Pair on_circle(double radius, std::uint64_t low, std::uint64_t l
   return {radius * from_bits(x ^ swap ^ sign), radius * from_bits(y ^ swap ^ sign)};
 }
 
-// (sigma * radius)^2. Its own loop, without the square root: division and square root share a slow unit, and short
-// iterations overlap better.
-HUSHGRAD_INLINE void squared_radii_loop(const std::uint64_t* __restrict words, std::size_t pairs, double sigma,
-                                        double* __restrict out) {
+// (sigma * radius)^2. Its own loop, without the square root: division and square root share a slow unit, and
+// short iterations overlap better.
+HUSHGRAD_INLINE void squared_radii_loop(const std::uint64_t* __restrict words, std::size_t pairs,
+                                        double sigma, double* __restrict out) {
   const double factor = -2.0 * sigma * sigma;
   for (std::size_t i = 0; i < pairs; ++i) out[i] = factor * log_unit(uniform92(words[i], words[pairs + i]));
 }
 
 HUSHGRAD_INLINE double round_small(double x) { return (x + kRound) - kRound; }
 
-HUSHGRAD_INLINE void gaussian_pairs_loop(const std::uint64_t* __restrict words, std::size_t pairs, double sigma,
-                                         double* __restrict first, double* __restrict second) {
+HUSHGRAD_INLINE void gaussian_pairs_loop(const std::uint64_t* __restrict words, std::size_t pairs,
+                                         double sigma, double* __restrict first, double* __restrict second) {
   squared_radii_loop(words, pairs, sigma, first);
   for (std::size_t i = 0; i < pairs; ++i) {
     const Pair x = on_circle(__builtin_sqrt(first[i]), words[pairs + i], words[2 * pairs + i]);
@@ -110,11 +112,13 @@ HUSHGRAD_INLINE void gaussian_pairs_loop(const std::uint64_t* __restrict words, 
   }
 }
 
-HUSHGRAD_INLINE void lattice_noise_loop(const std::uint64_t* __restrict words, std::size_t pairs, double sigma_units,
-                                        double* __restrict first, double* __restrict second) {
+HUSHGRAD_INLINE void lattice_noise_loop(const std::uint64_t* __restrict words, std::size_t pairs,
+                                        double sigma_units, double* __restrict first,
+                                        double* __restrict second) {
   const double width = dither_width(sigma_units);
   const auto mask = static_cast<std::uint64_t>(width) - 1;
-  // An even number of dither values has mean -1/2: half a step the other way keeps the sum symmetric around 0.
+  // An even number of dither values has mean -1/2: half a step the other way keeps the sum symmetric around
+  // 0.
   const double shift = width > 1.0 ? 0.5 : 0.0;
   const double middle = width > 1.0 ? width * 0.5 : 0.0;
   squared_radii_loop(words, pairs, sigma_units, first);
@@ -128,22 +132,26 @@ HUSHGRAD_INLINE void lattice_noise_loop(const std::uint64_t* __restrict words, s
 
 constexpr std::int32_t kInfinityBits = 0x7f800000;
 
-HUSHGRAD_INLINE std::int32_t magnitude_bits(float value) { return std::bit_cast<std::int32_t>(value) & 0x7fffffff; }
+HUSHGRAD_INLINE std::int32_t magnitude_bits(float value) {
+  return std::bit_cast<std::int32_t>(value) & 0x7fffffff;
+}
 
-// Bits of the first float32 magnitude that is refused: kMaxSumUnits steps, or infinity where float32 ends before.
+// Bits of the first float32 magnitude that is refused: kMaxSumUnits steps, or infinity where float32 ends
+// before.
 std::int32_t refused_from(double grid) {
   const double limit = grid * kMaxSumUnits;
   return limit > FLT_MAX ? kInfinityBits : magnitude_bits(static_cast<float>(limit));
 }
 
-HUSHGRAD_INLINE bool add_scaled_loop(float* __restrict values, const double* __restrict noise, std::size_t count,
-                                     double grid, double scale) {
+HUSHGRAD_INLINE bool add_scaled_loop(float* __restrict values, const double* __restrict noise,
+                                     std::size_t count, double grid, double scale) {
   const double to_units = 1.0 / grid, from_units = grid * scale;
   const std::int32_t refused = refused_from(grid);
   std::int32_t bad = 0;
   for (std::size_t i = 0; i < count; ++i) {
-    // The scaling is exact, grid being a power of two. From 2^51 steps on, a float32 is a whole number of steps already
-    // and so coarse that adding kRound is exact too, up to kMaxSumUnits: round_small leaves it as it is.
+    // The scaling is exact, grid being a power of two. From 2^51 steps on, a float32 is a whole number of
+    // steps already and so coarse that adding kRound is exact too, up to kMaxSumUnits: round_small leaves it
+    // as it is.
     const double units = round_small(static_cast<double>(values[i]) * to_units);
     const float out = static_cast<float>((units + noise[i]) * from_units);
     bad |= (magnitude_bits(values[i]) >= refused) | (magnitude_bits(out) >= kInfinityBits);
@@ -154,7 +162,8 @@ HUSHGRAD_INLINE bool add_scaled_loop(float* __restrict values, const double* __r
 
 // The kernel that any processor of this architecture can run.
 struct Portable {
-  static void pairs(const std::uint64_t* words, std::size_t count, double sigma, double* first, double* second) {
+  static void pairs(const std::uint64_t* words, std::size_t count, double sigma, double* first,
+                    double* second) {
     gaussian_pairs_loop(words, count, sigma, first, second);
   }
   static void noise(const std::uint64_t* words, std::size_t count, double sigma_units, double* out) {
@@ -171,10 +180,12 @@ struct Avx2 {
                                   double* second) {
     gaussian_pairs_loop(words, count, sigma, first, second);
   }
-  HUSHGRAD_AVX2 static void noise(const std::uint64_t* words, std::size_t count, double sigma_units, double* out) {
+  HUSHGRAD_AVX2 static void noise(const std::uint64_t* words, std::size_t count, double sigma_units,
+                                  double* out) {
     lattice_noise_loop(words, count, sigma_units, out, out + count);
   }
-  HUSHGRAD_AVX2 static bool add(float* values, const double* noise, std::size_t count, double grid, double scale) {
+  HUSHGRAD_AVX2 static bool add(float* values, const double* noise, std::size_t count, double grid,
+                                double scale) {
     return add_scaled_loop(values, noise, count, grid, scale);
   }
 };

@@ -19,11 +19,12 @@ void check(double noise_multiplier, double l2_sensitivity, std::uint64_t dimensi
                                   noise_multiplier, ". Calibrate it from the privacy target."));
   }
   if (!(l2_sensitivity >= 0x1p-64 && l2_sensitivity <= 0x1p64)) {
-    throw InvalidArgument(message("[noise] Expected l2_sensitivity in [2^-64, 2^64], received ", l2_sensitivity,
-                                  ". Choose max_grad_norm near the usual gradient norm."));
+    throw InvalidArgument(message("[noise] Expected l2_sensitivity in [2^-64, 2^64], received ",
+                                  l2_sensitivity, ". Choose max_grad_norm near the usual gradient norm."));
   }
   if (dimension > (std::uint64_t{1} << 48)) {
-    throw InvalidArgument(message("[noise] Expected dimension <= 2^48, received ", dimension, ". Check the parameters."));
+    throw InvalidArgument(
+        message("[noise] Expected dimension <= 2^48, received ", dimension, ". Check the parameters."));
   }
 }
 
@@ -37,9 +38,10 @@ Lattice choose_lattice(double noise_multiplier, double l2_sensitivity, std::uint
   const double grid = std::ldexp(1.0, std::ilogb(limit));
   const double noise_stddev = noise_multiplier * (l2_sensitivity + root * grid) * kUp;
   if (noise_stddev > internal::kMaxSigmaUnits * grid) {
-    throw InvalidArgument(message("[noise] Expected a noise standard deviation of at most 2^46 grid steps, received ",
-                                  noise_stddev / grid, " for noise_multiplier ", noise_multiplier, " in dimension ",
-                                  dimension, ". Lower noise_multiplier."));
+    throw InvalidArgument(
+        message("[noise] Expected a noise standard deviation of at most 2^46 grid steps, received ",
+                noise_stddev / grid, " for noise_multiplier ", noise_multiplier, " in dimension ", dimension,
+                ". Lower noise_multiplier."));
   }
   return {grid, noise_stddev};
 }

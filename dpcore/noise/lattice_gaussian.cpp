@@ -57,7 +57,8 @@ std::vector<SumPart> tiles_of(std::span<const SumPart> parts) {
   return tiles;
 }
 
-// Tile number in the upper half, blocks within the tile in the lower: 2^64 blocks a tile, so ranges never meet.
+// Tile number in the upper half, blocks within the tile in the lower: 2^64 blocks a tile, so ranges never
+// meet.
 std::array<std::byte, 16> counter_of(std::uint64_t tile) {
   std::array<std::byte, 16> counter{};
   for (std::size_t i = 0; i < 8; ++i) counter[i] = static_cast<std::byte>(tile >> (56 - 8 * i));
@@ -79,8 +80,9 @@ class CallKey {
   std::array<std::byte, 32> bytes_;
 };
 
-// Runs make_worker() once on every thread, then the worker on one tile after the other: whoever is free takes the next, so
-// that a thread the system holds up does not hold up the step. The first exception comes out on this side.
+// Runs make_worker() once on every thread, then the worker on one tile after the other: whoever is free takes
+// the next, so that a thread the system holds up does not hold up the step. The first exception comes out on
+// this side.
 template <typename MakeWorker>
 void in_parallel(std::size_t tiles, MakeWorker&& make_worker) {
   std::atomic<std::size_t> next{0};
@@ -99,11 +101,13 @@ void in_parallel(std::size_t tiles, MakeWorker&& make_worker) {
   if (failure) std::rethrow_exception(failure);
 }
 
-bool add_to_tiles(const std::vector<SumPart>& tiles, const Lattice& lattice, double scale, const CallKey& key) {
+bool add_to_tiles(const std::vector<SumPart>& tiles, const Lattice& lattice, double scale,
+                  const CallKey& key) {
   std::atomic<bool> finite{true};
   const double sigma_units = lattice.noise_stddev / lattice.grid;
   in_parallel(tiles.size(), [&] {
-    return [&, stream = AesCtr(key.bytes(), counter_of(0)), scratch = std::make_unique<Scratch>()](std::size_t t) mutable {
+    return [&, stream = AesCtr(key.bytes(), counter_of(0)),
+            scratch = std::make_unique<Scratch>()](std::size_t t) mutable {
       stream.seek(counter_of(t));
       for_each_block(tiles[t].size(), [&](std::size_t offset, std::size_t count) {
         next_block(stream, count, sigma_units, *scratch);
@@ -127,19 +131,20 @@ bool scale_tiles(const std::vector<SumPart>& tiles, double scale) {
 
 void check_scale(double scale) {
   if (std::isfinite(scale) && scale > 0.0) return;
-  throw InvalidArgument(message("[noise] Expected scale finite and > 0, received ", scale,
-                                ". Use 1 / expected_batch_size."));
+  throw InvalidArgument(
+      message("[noise] Expected scale finite and > 0, received ", scale, ". Use 1 / expected_batch_size."));
 }
 
 void check_range(double noise_stddev, double scale) {
   // Twelve standard deviations are more than the sampler reaches.
   if (12.0 * noise_stddev * scale < FLT_MAX) return;
   throw InvalidArgument(message("[noise] Expected noise within float32, received a standard deviation of ",
-                                noise_stddev * scale, " after scaling. Lower max_grad_norm, noise_multiplier or scale."));
+                                noise_stddev * scale,
+                                " after scaling. Lower max_grad_norm, noise_multiplier or scale."));
 }
 
-bool add_or_scale(std::span<const SumPart> parts, double l2_sensitivity, double noise_multiplier, double scale,
-                  Csprng& rng) {
+bool add_or_scale(std::span<const SumPart> parts, double l2_sensitivity, double noise_multiplier,
+                  double scale, Csprng& rng) {
   check_scale(scale);
   const std::vector<SumPart> tiles = tiles_of(parts);
   if (noise_multiplier == 0.0) return scale_tiles(tiles, scale);
@@ -152,12 +157,13 @@ bool add_or_scale(std::span<const SumPart> parts, double l2_sensitivity, double 
 
 }  // namespace
 
-void add_lattice_noise(std::span<const SumPart> parts, double l2_sensitivity, double noise_multiplier, double scale,
-                       Csprng& rng) {
+void add_lattice_noise(std::span<const SumPart> parts, double l2_sensitivity, double noise_multiplier,
+                       double scale, Csprng& rng) {
   try {
     if (add_or_scale(parts, l2_sensitivity, noise_multiplier, scale, rng)) return;
     throw PrivacyViolation(
-        "[noise] Expected a clipped sum that is finite and stays so in float32, received one that does not. The step "
+        "[noise] Expected a clipped sum that is finite and stays so in float32, received one that does not. "
+        "The step "
         "was discarded; look for overflow in clipping or for a loss scale that was not removed.");
   } catch (...) {
     for (const SumPart& part : parts) std::fill(part.begin(), part.end(), 0.0f);

@@ -10,35 +10,38 @@
 
 namespace hushgrad {
 
-/// Guarantee: with L = choose_lattice(noise_multiplier, sum.l2_sensitivity(), sum.dimension()) the result is a function
-/// of the sum only through round(sum / L.grid) + N, where N are independent integers, each a rounded Gaussian of standard
-/// deviation L.noise_stddev / L.grid. It is therefore covered by the Gaussian mechanism with noise_multiplier, under
-/// the sum's own adjacency and to the precision of the sum's own sensitivity claim. No bit of the output depends on data
-/// below the grid, so the attacks on floating-point noise (Mironov 2012; Haney et al. 2022; Jin et al. 2022) find
-/// nothing. Proof, precision of the sampler, and what is not proven: docs/proofs/lattice_gaussian.md.
+/// Guarantee: with L = choose_lattice(noise_multiplier, sum.l2_sensitivity(), sum.dimension()) the result is
+/// a function of the sum only through round(sum / L.grid) + N, where N are independent integers, each a
+/// rounded Gaussian of standard deviation L.noise_stddev / L.grid plus a small independent dither. It is
+/// covered by the Gaussian mechanism with noise_multiplier, under the sum's own adjacency and to the
+/// precision of the sum's own sensitivity claim. No bit of the output depends on data below the grid, so the
+/// attacks on floating-point noise (Mironov 2012; Haney et al. 2022; Jin et al. 2022) find nothing. Proof,
+/// precision of the sampler, and what is not proven: docs/proofs/lattice_gaussian.md.
 class Noise {
  public:
-  /// Adds noise in place, multiplies by `scale` and rounds to float32: out = float32((round(sum / grid) + N) * grid * scale).
+  /// Adds noise in place, multiplies by `scale` and rounds to float32: out = float32((round(sum / grid) + N)
+  /// * grid * scale).
   ///
   /// scale: public, finite, > 0; usually 1 / expected_batch_size, never 1 / the actual batch size.
   /// noise_multiplier 0: nothing is rounded or added, only scaled; no privacy, the caller charges it as such.
   /// A sum of dimension 0 gives an empty NoisySum. Running time does not depend on the values.
   ///
-  /// Randomness: one fresh 256-bit key from `rng` for each call, after mixing in entropy from the operating system;
-  /// tiles of coordinates use disjoint counter ranges under that key, so the result does not depend on the number of
-  /// threads (OpenMP decides it). Memory: a few tens of kilobytes a thread.
+  /// Randomness: one fresh 256-bit key from `rng` for each call, after mixing in entropy from the operating
+  /// system; tiles of coordinates use disjoint counter ranges under that key, so the result does not depend
+  /// on the number of threads (OpenMP decides it). Memory: a few tens of kilobytes a thread.
   ///
-  /// Errors: InvalidArgument (see choose_lattice; scale; a noise that leaves float32), PrivacyViolation if the sum or a
-  /// result is not finite. After an error every coordinate of the sum is zero: nothing un-noised is left behind.
+  /// Errors: InvalidArgument (see choose_lattice; scale; a noise that leaves float32), PrivacyViolation if
+  /// the sum or a result is not finite. After an error every coordinate of the sum is zero: nothing un-noised
+  /// is left behind.
   static NoisySum add(ClippedSum&& sum, double noise_multiplier, double scale, Csprng& rng);
 };
 
 namespace internal {
 
-/// Noise::add on bare memory, without the types that prove the sum was clipped. For Noise::add and for statistics on the
-/// noise in tests; makes no NoisySum.
-void add_lattice_noise(std::span<const SumPart> parts, double l2_sensitivity, double noise_multiplier, double scale,
-                       Csprng& rng);
+/// Noise::add on bare memory, without the types that prove the sum was clipped. For Noise::add and for
+/// statistics on the noise in tests; makes no NoisySum.
+void add_lattice_noise(std::span<const SumPart> parts, double l2_sensitivity, double noise_multiplier,
+                       double scale, Csprng& rng);
 
 }  // namespace internal
 }  // namespace hushgrad

@@ -21,7 +21,8 @@ const EVP_CIPHER* aes_256_ctr() {
 void check(bool worked) {
   if (worked) return;
   throw InvalidState(
-      "[random] Expected AES-256-CTR from OpenSSL, received an error. Check the OpenSSL installation and its providers.");
+      "[random] Expected AES-256-CTR from OpenSSL, received an error. Check the OpenSSL installation and its "
+      "providers.");
 }
 
 const unsigned char* raw(std::span<const std::byte> bytes) {
@@ -50,8 +51,9 @@ void AesCtr::fill(std::span<std::byte> out) {
   while (!out.empty()) {
     const auto size = static_cast<int>(std::min(out.size(), kZeros.size()));
     int written = 0;
-    check(EVP_EncryptUpdate(context_.get(), reinterpret_cast<unsigned char*>(out.data()), &written, kZeros.data(),
-                            size) == 1 && written == size);
+    check(EVP_EncryptUpdate(context_.get(), reinterpret_cast<unsigned char*>(out.data()), &written,
+                            kZeros.data(), size) == 1 &&
+          written == size);
     out = out.subspan(static_cast<std::size_t>(size));
   }
 }

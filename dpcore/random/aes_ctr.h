@@ -1,5 +1,5 @@
-// The key stream of AES-256 in counter mode (NIST SP 800-38A, section 6.5), computed by OpenSSL. The only place where
-// random bytes are made of a key; everything above it decides which key and which counter.
+// The key stream of AES-256 in counter mode (NIST SP 800-38A, section 6.5), computed by OpenSSL. The only
+// place where random bytes are made of a key; everything above it decides which key and which counter.
 #pragma once
 
 #include <array>
@@ -21,7 +21,8 @@ class AesCtr {
 
   AesCtr(Key key, Counter counter);
 
-  /// The next out.size() bytes of the key stream; a part of a block left over serves the next call. Empty is fine.
+  /// The next out.size() bytes of the key stream; a part of a block left over serves the next call. Empty is
+  /// fine.
   void fill(std::span<std::byte> out);
   /// Starts over at another counter, and at another key.
   void seek(Counter counter);

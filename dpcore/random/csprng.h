@@ -10,20 +10,24 @@
 
 namespace hushgrad {
 
-/// Cryptographically secure random bytes: CTR_DRBG with AES-256 (NIST SP 800-90A Rev. 1, section 10.2.1, without
-/// derivation function), seeded with 384 bits from the operating system.
+/// Cryptographically secure random bytes: CTR_DRBG with AES-256 (NIST SP 800-90A Rev. 1, section 10.2.1,
+/// without derivation function), seeded with 384 bits from the operating system.
 ///
 /// Guarantees
-/// - Unpredictable without the operating system's entropy, as long as AES-256 is a pseudo-random permutation. There is
+/// - Unpredictable without the operating system's entropy, as long as AES-256 is a pseudo-random permutation.
+/// There is
 ///   no way to pass a seed; tests that need to repeat a stream use dpcore/random/insecure_seed.h.
-/// - A forked child never continues its parent's stream: before every answer the process is compared with the one
+/// - A forked child never continues its parent's stream: before every answer the process is compared with the
+/// one
 ///   that seeded, and buffered bytes are thrown away.
-/// - Fresh entropy is mixed in after every mebibyte, and on reseed(). So two copies of a virtual machine part at the
+/// - Fresh entropy is mixed in after every mebibyte, and on reseed(). So two copies of a virtual machine part
+/// at the
 ///   next reseed if their kernels do.
 /// - Bytes that were handed out, and old states, are erased: a later look into memory does not reveal them.
 ///
 /// Threads: one object a thread; nothing is locked. Neither copied nor moved: a copy would repeat the stream.
-/// Errors: IoError if the operating system gives no entropy, InvalidState if OpenSSL fails. Never weaker output.
+/// Errors: IoError if the operating system gives no entropy, InvalidState if OpenSSL fails. Never weaker
+/// output.
 class Csprng {
  public:
   Csprng();
@@ -35,7 +39,8 @@ class Csprng {
   void fill(std::span<std::byte> out);
   /// Uniform on 0 ... 2^64 - 1.
   std::uint64_t next_u64();
-  /// Mixes 384 fresh bits of the operating system into the state. Cheap (microseconds): called before every noise draw.
+  /// Mixes 384 fresh bits of the operating system into the state. Cheap (microseconds): called before every
+  /// noise draw.
   void reseed();
   /// True only for a stream that comes out of an InsecureSeed. Ledger and report must say so.
   bool insecure() const noexcept { return insecure_; }

@@ -39,8 +39,8 @@ void CtrDrbg::reseed(Entropy entropy) { update(entropy); }
 
 void CtrDrbg::generate(std::span<std::byte> out) {
   if (out.size() > kMaxRequestBytes) {
-    throw InvalidArgument(message("[random] Expected a request of at most ", kMaxRequestBytes, " bytes, received ",
-                                  out.size(), ". Split it."));
+    throw InvalidArgument(message("[random] Expected a request of at most ", kMaxRequestBytes,
+                                  " bytes, received ", out.size(), ". Split it."));
   }
   stream_.fill(out);
   if (const std::size_t tail = out.size() % kBlock; tail != 0) {

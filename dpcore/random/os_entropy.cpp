@@ -13,7 +13,8 @@ namespace hushgrad {
 OsEntropy::OsEntropy() {
   if (getentropy(bytes_.data(), bytes_.size()) == 0) return;
   throw IoError(
-      "[random] Expected entropy from the operating system, received an error from getentropy. Check that the sandbox "
+      "[random] Expected entropy from the operating system, received an error from getentropy. Check that "
+      "the sandbox "
       "or container allows the getrandom system call.");
 }
 

@@ -6,8 +6,8 @@
 
 namespace hushgrad {
 
-/// 384 bits of getentropy(3), which is getrandom(2) on Linux: blocks until the kernel's generator is seeded, once after
-/// boot, and never afterwards. Wiped on destruction. Errors: IoError if the kernel refuses.
+/// 384 bits of getentropy(3), which is getrandom(2) on Linux: blocks until the kernel's generator is seeded,
+/// once after boot, and never afterwards. Wiped on destruction. Errors: IoError if the kernel refuses.
 class OsEntropy {
  public:
   OsEntropy();

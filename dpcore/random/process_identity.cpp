@@ -30,15 +30,14 @@ std::uint64_t generation() {
   if (page == nullptr) return 0;
   std::uint64_t current = page->load();
   if (current != 0) return current;
-  // Zero: this is a child, asking for the first time. If two threads ask at once, the first one's number stays.
+  // Zero: this is a child, asking for the first time. If two threads ask at once, the first one's number
+  // stays.
   const std::uint64_t fresh = generations.fetch_add(1) + 1;
   return page->compare_exchange_strong(current, fresh) ? fresh : current;
 }
 
 }  // namespace
 
-std::uint64_t process_identity() {
-  return (generation() << 32) | static_cast<std::uint32_t>(getpid());
-}
+std::uint64_t process_identity() { return (generation() << 32) | static_cast<std::uint32_t>(getpid()); }
 
 }  // namespace hushgrad

@@ -25,7 +25,8 @@ struct Scratch {
 // Room for all but one batch in 10^9, from public numbers.
 std::size_t usual_size(std::int64_t population, double sampling_rate) {
   const double mean = static_cast<double>(population) * sampling_rate;
-  return static_cast<std::size_t>(std::min(static_cast<double>(population), mean + 6.0 * std::sqrt(mean) + 16.0));
+  return static_cast<std::size_t>(
+      std::min(static_cast<double>(population), mean + 6.0 * std::sqrt(mean) + 16.0));
 }
 
 std::int64_t checked_population(std::int64_t population) {
@@ -49,7 +50,9 @@ InclusionRule::InclusionRule(double rate) {
 }
 
 PoissonSampler::PoissonSampler(std::int64_t population, double sampling_rate)
-    : population_(checked_population(population)), sampling_rate_(checked_rate(sampling_rate)), rule_(sampling_rate) {}
+    : population_(checked_population(population)),
+      sampling_rate_(checked_rate(sampling_rate)),
+      rule_(sampling_rate) {}
 
 std::vector<std::int64_t> PoissonSampler::draw(Csprng& rng) const {
   std::vector<std::int64_t> batch;
@@ -64,7 +67,8 @@ std::vector<std::int64_t> PoissonSampler::draw(Csprng& rng) const {
       scratch.taken[found] = start + static_cast<std::int64_t>(i);
       found += rule_.takes(scratch.draws[i]) ? 1 : 0;
     }
-    batch.insert(batch.end(), scratch.taken.begin(), scratch.taken.begin() + static_cast<std::ptrdiff_t>(found));
+    batch.insert(batch.end(), scratch.taken.begin(),
+                 scratch.taken.begin() + static_cast<std::ptrdiff_t>(found));
   }
   return batch;
 }

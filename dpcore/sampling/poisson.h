@@ -23,13 +23,14 @@ class InclusionRule {
 
 /// Takes every record into the batch independently with probability q' = floor(sampling_rate * 2^64) / 2^64.
 ///
-/// Guarantee: inclusions are independent between records and between draws, and q' <= sampling_rate with a gap below
-/// 2^-64, so charging sampling_rate never understates. Batch sizes are Binomial(population, q'): they vary, and a batch
-/// may be empty; an empty batch is a step like any other (noise only) and must be charged.
+/// Guarantee: inclusions are independent between records and between draws, and q' <= sampling_rate with a
+/// gap below 2^-64, so charging sampling_rate never understates. Batch sizes are Binomial(population, q'):
+/// they vary, and a batch may be empty; an empty batch is a step like any other (noise only) and must be
+/// charged.
 ///
-/// population >= 1 records; sampling_rate in (0, 1], exactly 1 takes every record. Anything else, NaN included, is
-/// InvalidArgument. A rate below 2^-64 takes nobody.
-/// The batch and its size are private data: they are not for logs.
+/// population >= 1 records; sampling_rate in (0, 1], exactly 1 takes every record. Anything else, NaN
+/// included, is InvalidArgument. A rate below 2^-64 takes nobody. The batch and its size are private data:
+/// they are not for logs.
 class PoissonSampler {
  public:
   PoissonSampler(std::int64_t population, double sampling_rate);

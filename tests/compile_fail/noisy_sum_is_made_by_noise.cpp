@@ -1,7 +1,8 @@
 // Only noise makes a NoisySum.
 #include "dpcore/noise/lattice_gaussian.h"
 
-hushgrad::NoisySum release(hushgrad::ClippedSum sum, std::vector<hushgrad::SumPart> parts, hushgrad::Csprng& rng) {
+hushgrad::NoisySum release(hushgrad::ClippedSum sum, std::vector<hushgrad::SumPart> parts,
+                           hushgrad::Csprng& rng) {
 #ifdef MUST_NOT_COMPILE
   (void)sum, (void)rng;
   return hushgrad::NoisySum(std::move(parts));

@@ -12,7 +12,8 @@ namespace hushgrad::python {
 namespace {
 
 py::bytes random_bytes(py::ssize_t size) {
-  if (size < 0) throw InvalidArgument(message("[random_bytes] Expected size >= 0, received ", size, ". Pass a length."));
+  if (size < 0)
+    throw InvalidArgument(message("[random_bytes] Expected size >= 0, received ", size, ". Pass a length."));
   std::string out(static_cast<std::size_t>(size), '\0');
   Csprng().fill(std::as_writable_bytes(std::span(out)));
   return py::bytes(out);
@@ -23,7 +24,8 @@ py::bytes random_bytes(py::ssize_t size) {
 // The generator itself stays in C++: Python objects can be pickled and copied, and a copied stream repeats.
 void bind_random(py::module_& m) {
   m.def("random_bytes", &random_bytes, py::arg("size"),
-        "`size` random bytes of a generator that was just seeded by the operating system; for identifiers and tests.");
+        "`size` random bytes of a generator that was just seeded by the operating system; for identifiers "
+        "and tests.");
 }
 
 }  // namespace hushgrad::python

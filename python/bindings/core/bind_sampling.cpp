@@ -37,10 +37,12 @@ class OwningSampler {
 };
 
 constexpr const char* kDoc =
-    "Poisson batches: every record is in a batch independently with probability sampling_rate (rounded down to a\n"
+    "Poisson batches: every record is in a batch independently with probability sampling_rate (rounded down "
+    "to a\n"
     "multiple of 2^-64, so that charging sampling_rate never understates).\n"
     "\n"
-    "population: records, >= 1. sampling_rate: in (0, 1]; 1 takes every record. Raises InvalidArgument otherwise.\n"
+    "population: records, >= 1. sampling_rate: in (0, 1]; 1 takes every record. Raises InvalidArgument "
+    "otherwise.\n"
     "insecure_seed: makes the batches repeatable and the privacy void; tests only.\n"
     "Each object has its own cryptographically secure generator, which a forked child does not continue.";
 
@@ -51,9 +53,11 @@ void bind_sampling(py::module_& m) {
       .def(py::init<std::int64_t, double, std::optional<std::uint64_t>>(), py::arg("population"),
            py::arg("sampling_rate"), py::kw_only(), py::arg("insecure_seed") = py::none())
       .def("draw", &OwningSampler::draw,
-           "The next batch: a list of ascending indices, possibly empty. Its members and its size are private data.")
+           "The next batch: a list of ascending indices, possibly empty. Its members and its size are "
+           "private data.")
       .def_property_readonly("population", [](const OwningSampler& s) { return s.sampler().population(); })
-      .def_property_readonly("sampling_rate", [](const OwningSampler& s) { return s.sampler().sampling_rate(); })
+      .def_property_readonly("sampling_rate",
+                             [](const OwningSampler& s) { return s.sampler().sampling_rate(); })
       .def_property_readonly("insecure", &OwningSampler::insecure, "True if made with insecure_seed.");
 }
 

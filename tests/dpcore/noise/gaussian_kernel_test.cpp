@@ -33,8 +33,8 @@ struct Point {
 // Box and Muller in long double, straight from the description of the words.
 Point naive_pair(std::uint64_t a, std::uint64_t b, std::uint64_t c) {
   const long double pi = std::acos(-1.0L);
-  const auto k_high = static_cast<long double>(a);                 // top 64 of the 92 bits
-  const auto k_low = static_cast<long double>(b >> 36);            // the other 28
+  const auto k_high = static_cast<long double>(a);       // top 64 of the 92 bits
+  const auto k_low = static_cast<long double>(b >> 36);  // the other 28
   const long double u = k_high * 0x1p-64L + (k_low + 0.5L) * 0x1p-92L;
   // Near 1 the sum above rounds; 1 - u does not.
   const auto from_top = static_cast<long double>(~a) + 1 - (k_low + 0.5L) * 0x1p-28L;
@@ -109,7 +109,8 @@ TEST(GaussianKernel, NoiseIsTheRoundedPairPlusItsDither) {
       kernel->noise(words.data(), pairs, sigma, noise.data());
       for (std::size_t i = 0; i < 2 * pairs; ++i) {
         const std::uint64_t bits = words[2 * pairs + i % pairs] >> (i < pairs ? 0 : 24);
-        const double w = static_cast<double>(bits % static_cast<std::uint64_t>(width)) - std::floor(width / 2);
+        const double w =
+            static_cast<double>(bits % static_cast<std::uint64_t>(width)) - std::floor(width / 2);
         ASSERT_EQ(noise[i], std::nearbyint(noise[i]));
         ASSERT_LE(std::abs(noise[i] - w - (x[i] + shift)), 0.5 + 1e-14 * sigma) << sigma << " " << i;
       }
@@ -118,7 +119,8 @@ TEST(GaussianKernel, NoiseIsTheRoundedPairPlusItsDither) {
 }
 
 TEST(GaussianKernel, BothKindsMakeTheSameNoise) {
-  // Fused multiply-add may move a value across a rounding edge: once in 2^20 values at this sigma, by one step.
+  // Fused multiply-add may move a value across a rounding edge: once in 2^20 values at this sigma, by one
+  // step.
   const auto words = random_words(100'000);
   std::vector<double> one(200'000), two(200'000);
   gaussian_kernel().noise(words.data(), 100'000, 0x1p27, one.data());
@@ -142,7 +144,8 @@ TEST(GaussianKernel, DitherWidthIsWhatTheHeaderSays) {
   EXPECT_EQ(dither_width(kMaxSigmaUnits), 0x1p24);
 }
 
-// P(n) = P(n - width/2 <= sigma Z < n + width/2) / width, whichever the width (docs/proofs/lattice_gaussian.md, 3).
+// P(n) = P(n - width/2 <= sigma Z < n + width/2) / width, whichever the width
+// (docs/proofs/lattice_gaussian.md, 3).
 class IntegerNoise : public ::testing::TestWithParam<double> {};
 
 TEST_P(IntegerNoise, HasTheExactMasses) {
@@ -167,8 +170,8 @@ TEST_P(IntegerNoise, HasTheExactMasses) {
 
 INSTANTIATE_TEST_SUITE_P(Sigma, IntegerNoise, ::testing::Values(0.2, 0.7, 3.0, 100.0, 1000.0));
 
-// Where single masses cannot be counted: distribution function, moments and the uniformity of the lowest bits.
-// False alarm 1e-6 for each of five statistics and each sigma.
+// Where single masses cannot be counted: distribution function, moments and the uniformity of the lowest
+// bits. False alarm 1e-6 for each of five statistics and each sigma.
 class LargeNoise : public ::testing::TestWithParam<double> {};
 
 TEST_P(LargeNoise, IsGaussianAboveAndUniformBelow) {
@@ -183,22 +186,25 @@ TEST_P(LargeNoise, IsGaussianAboveAndUniformBelow) {
   EXPECT_GT(chi_square_p(low, std::vector<long double>(1024, 0x1p-10L), samples), kFalseAlarm);
 
   std::vector<double> z(samples);
-  std::transform(noise.begin(), noise.end(), z.begin(), [&](auto n) { return static_cast<double>(n) / sigma; });
+  std::transform(noise.begin(), noise.end(), z.begin(),
+                 [&](auto n) { return static_cast<double>(n) / sigma; });
   const double root = std::sqrt(static_cast<double>(samples));
   long double mean = 0, square = 0;
   for (double x : z) mean += x, square += x * x;
   EXPECT_LT(std::abs(mean / samples) * root, testing::kNormalLimit);
   EXPECT_LT(std::abs(square / samples - 1) * root / std::sqrt(2.0), testing::kNormalLimit);
 
-  // Neighbours, and the two halves of every Box-Muller pair (512 apart within a block of 1024): values and squares.
+  // Neighbours, and the two halves of every Box-Muller pair (512 apart within a block of 1024): values and
+  // squares.
   for (std::size_t lag : {std::size_t{1}, std::size_t{512}}) {
     const std::size_t count = samples - lag;
     EXPECT_LT(std::abs(testing::correlation_z(
                   count, [&](auto i) { return z[i]; }, [&](auto i) { return z[i + lag]; })),
               testing::kNormalLimit);
-    EXPECT_LT(std::abs(testing::correlation_z(
-                  count, [&](auto i) { return z[i] * z[i]; }, [&](auto i) { return z[i + lag] * z[i + lag]; })),
-              testing::kNormalLimit);
+    EXPECT_LT(
+        std::abs(testing::correlation_z(
+            count, [&](auto i) { return z[i] * z[i]; }, [&](auto i) { return z[i + lag] * z[i + lag]; })),
+        testing::kNormalLimit);
   }
   std::sort(z.begin(), z.end());
   EXPECT_LT(testing::kolmogorov(z, [](double x) { return static_cast<double>(normal_cdf(x)); }),
@@ -207,8 +213,8 @@ TEST_P(LargeNoise, IsGaussianAboveAndUniformBelow) {
 
 INSTANTIATE_TEST_SUITE_P(Sigma, LargeNoise, ::testing::Values(0x1.7p14, 0x1.3p27, 0x1p33, 0x1p46));
 
-// 5 * 10^7 values against exact tail masses, out to six standard deviations (0.1 expected there). Beyond, the radius is
-// checked word by word above. False alarm 1e-6 for each of eight counts.
+// 5 * 10^7 values against exact tail masses, out to six standard deviations (0.1 expected there). Beyond, the
+// radius is checked word by word above. False alarm 1e-6 for each of eight counts.
 TEST(IntegerNoise, TailsAreRight) {
   constexpr std::size_t chunk = 1'000'000, chunks = 50;
   constexpr double sigma = 0x1p26;
@@ -228,7 +234,8 @@ TEST(IntegerNoise, TailsAreRight) {
   for (const auto& side : seen) {
     for (std::size_t e = 0; e < edges.size(); ++e) {
       const double expected = static_cast<double>(normal_cdf(-edges[e])) * chunk * chunks;
-      EXPECT_GT(testing::poisson_p(side[e], expected), kFalseAlarm / 2) << edges[e] << " sigma, seen " << side[e];
+      EXPECT_GT(testing::poisson_p(side[e], expected), kFalseAlarm / 2)
+          << edges[e] << " sigma, seen " << side[e];
     }
   }
 }
@@ -243,7 +250,8 @@ TEST(GaussianKernel, AddIsExactIntegerArithmeticThenOneScaling) {
     std::vector<double> noise(count);
     for (std::size_t i = 0; i < count; ++i) {
       const auto magnitude = static_cast<int>(rng.next_u64() % 60) - 30;  // around and far above the grid
-      values[i] = static_cast<float>(std::ldexp(static_cast<double>(rng.next_u64()) * 0x1p-63 - 1, magnitude));
+      values[i] =
+          static_cast<float>(std::ldexp(static_cast<double>(rng.next_u64()) * 0x1p-63 - 1, magnitude));
       noise[i] = static_cast<double>(static_cast<std::int64_t>(rng.next_u64()) >> (14 + rng.next_u64() % 40));
     }
     for (const GaussianKernel* kernel : {&gaussian_kernel(), &portable_kernel()}) {
@@ -266,13 +274,15 @@ TEST(GaussianKernel, AddRefusesWhatWasNotClipped) {
       for (float wrong : {std::numeric_limits<float>::quiet_NaN(), inf, -inf, 0x1p80f, -0x1p80f}) {
         std::vector<float> values(noise.size(), 1.0f);
         values[at] = wrong;  // 2^80 is 2^100 steps of 2^-20
-        EXPECT_FALSE(kernel->add(values.data(), noise.data(), values.size(), 0x1p-20, 1.0)) << wrong << " at " << at;
+        EXPECT_FALSE(kernel->add(values.data(), noise.data(), values.size(), 0x1p-20, 1.0))
+            << wrong << " at " << at;
       }
       std::vector<float> values(noise.size(), 1.0f);
       values[at] = 0x1.fffffep79f;
       EXPECT_TRUE(kernel->add(values.data(), noise.data(), values.size(), 0x1p-20, 1.0));
       values[at] = 0x1p79f;
-      EXPECT_FALSE(kernel->add(values.data(), noise.data(), values.size(), 0x1p-20, 0x1p60)) << "leaves float32";
+      EXPECT_FALSE(kernel->add(values.data(), noise.data(), values.size(), 0x1p-20, 0x1p60))
+          << "leaves float32";
     }
   }
 }

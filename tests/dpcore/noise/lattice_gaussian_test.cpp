@@ -22,13 +22,14 @@ constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInf = std::numeric_limits<float>::infinity();
 
 // What a caller does: clip (nothing to clip here), wrap, add noise.
-void add(std::vector<SumPart> parts, double max_grad_norm, double noise_multiplier, double scale, Csprng& rng) {
+void add(std::vector<SumPart> parts, double max_grad_norm, double noise_multiplier, double scale,
+         Csprng& rng) {
   ClippingPass clipping(max_grad_norm);
   Noise::add(clipping.finish(std::move(parts)), noise_multiplier, scale, rng);
 }
 
-std::vector<float> noisy(std::vector<float> values, double max_grad_norm, double noise_multiplier, double scale,
-                         Csprng& rng) {
+std::vector<float> noisy(std::vector<float> values, double max_grad_norm, double noise_multiplier,
+                         double scale, Csprng& rng) {
   add({values}, max_grad_norm, noise_multiplier, scale, rng);
   return values;
 }
@@ -36,7 +37,8 @@ std::vector<float> noisy(std::vector<float> values, double max_grad_norm, double
 std::vector<float> uniform_values(std::size_t size, std::uint64_t seed) {
   InsecureSeed stream(seed);
   std::vector<float> values(size);
-  for (float& v : values) v = static_cast<float>(static_cast<double>(stream.stream().next_u64()) * 0x1p-63 - 1.0);
+  for (float& v : values)
+    v = static_cast<float>(static_cast<double>(stream.stream().next_u64()) * 0x1p-63 - 1.0);
   return values;
 }
 
@@ -87,15 +89,17 @@ TEST(Noise, DataBelowTheGridDoesNotReachTheOutput) {
   const std::vector<float> reference = noisy(coarse, 1.0, 1.0, 1.0, a.stream());
   EXPECT_TRUE(reference == noisy(up, 1.0, 1.0, 1.0, b.stream()));
   EXPECT_TRUE(reference == noisy(down, 1.0, 1.0, 1.0, c.stream()));
-  // And a whole step moves the output by exactly that step (the noise here stays below 2^24 steps: float32 holds it).
+  // And a whole step moves the output by exactly that step (the noise here stays below 2^24 steps: float32
+  // holds it).
   const std::vector<float> moved = noisy(step, 1.0, 1.0, 1.0, e.stream());
   std::size_t exact = 0;
   for (std::size_t i = 0; i < d; ++i) exact += static_cast<double>(moved[i]) - reference[i] == grid ? 1 : 0;
   EXPECT_GT(exact, d * 99 / 100);
 }
 
-// Standard deviation noise_multiplier * C, mean the sum. Deviations of the estimates at d = 10^6: sqrt(2 / d) and
-// 1 / sqrt(d); false alarm 1e-6 for each of two statistics and six settings. The lattice adds at most 7e-5.
+// Standard deviation noise_multiplier * C, mean the sum. Deviations of the estimates at d = 10^6: sqrt(2 / d)
+// and 1 / sqrt(d); false alarm 1e-6 for each of two statistics and six settings. The lattice adds at most
+// 7e-5.
 TEST(Noise, HasTheChargedStandardDeviationAndNoBias) {
   const std::size_t d = 1'000'000;
   Csprng rng;

@@ -13,7 +13,8 @@ namespace {
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr double kInf = std::numeric_limits<double>::infinity();
-constexpr std::uint64_t kDimensions[] = {1, 2, 3, 17, 1000, 25'000'000, 1'000'000'007, std::uint64_t{1} << 40};
+constexpr std::uint64_t kDimensions[] = {
+    1, 2, 3, 17, 1000, 25'000'000, 1'000'000'007, std::uint64_t{1} << 40};
 
 // Every clause of the header, in long double.
 TEST(ChooseLattice, KeepsItsContract) {
@@ -60,9 +61,10 @@ TEST(ChooseLattice, SaysWhatToDo) {
     choose_lattice(1.0, -2.0, 10);
     FAIL();
   } catch (const InvalidArgument& e) {
-    EXPECT_EQ(std::string(e.what()),
-              "[noise] Expected l2_sensitivity in [2^-64, 2^64], received -2. Choose max_grad_norm near the usual "
-              "gradient norm.");
+    EXPECT_EQ(
+        std::string(e.what()),
+        "[noise] Expected l2_sensitivity in [2^-64, 2^64], received -2. Choose max_grad_norm near the usual "
+        "gradient norm.");
   }
 }
 

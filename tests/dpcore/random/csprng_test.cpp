@@ -117,7 +117,8 @@ TEST(Csprng, BytesAreUniform) {
   EXPECT_GT(chi_square_p(pairs, std::vector<long double>(65536, 0x1p-16L), 1 << 23), kFalseAlarm);
 }
 
-// Small requests go through the buffer: its seams must not show. Each of 64 bits is fair, false alarm 64 * 1e-6.
+// Small requests go through the buffer: its seams must not show. Each of 64 bits is fair, false alarm 64 *
+// 1e-6.
 TEST(Csprng, WordsHaveFairBits) {
   Csprng rng;
   constexpr int words = 100'000;
@@ -126,7 +127,8 @@ TEST(Csprng, WordsHaveFairBits) {
     const std::uint64_t word = rng.next_u64();
     for (std::size_t bit = 0; bit < 64; ++bit) ones[bit] += static_cast<int>((word >> bit) & 1);
   }
-  for (int count : ones) EXPECT_LT(std::abs(count - words / 2) / std::sqrt(words / 4.0), testing::kNormalLimit);
+  for (int count : ones)
+    EXPECT_LT(std::abs(count - words / 2) / std::sqrt(words / 4.0), testing::kNormalLimit);
 }
 
 TEST(Csprng, EverySizeIsFilledAndNothingBeyond) {

@@ -33,7 +33,8 @@ class OpensslDrbg {
     int use_df = 0;
     char cipher[] = "AES-256-CTR";
     const OSSL_PARAM params[] = {OSSL_PARAM_construct_utf8_string(OSSL_DRBG_PARAM_CIPHER, cipher, 0),
-                                 OSSL_PARAM_construct_int(OSSL_DRBG_PARAM_USE_DF, &use_df), OSSL_PARAM_construct_end()};
+                                 OSSL_PARAM_construct_int(OSSL_DRBG_PARAM_USE_DF, &use_df),
+                                 OSSL_PARAM_construct_end()};
     const unsigned char empty = 0;  // a null pointer would ask for OpenSSL's own personalization string
     EXPECT_EQ(EVP_RAND_instantiate(drbg_, 256, 0, &empty, 0, params), 1);
   }
@@ -44,7 +45,8 @@ class OpensslDrbg {
 
   std::vector<std::byte> generate(std::size_t size) {
     std::vector<std::byte> out(size);
-    EXPECT_EQ(EVP_RAND_generate(drbg_, reinterpret_cast<unsigned char*>(out.data()), size, 256, 0, nullptr, 0), 1);
+    EXPECT_EQ(
+        EVP_RAND_generate(drbg_, reinterpret_cast<unsigned char*>(out.data()), size, 256, 0, nullptr, 0), 1);
     return out;
   }
   void reseed(const Seed& entropy) {

@@ -21,8 +21,8 @@ inline long double normal_mass(long double a, long double b) {
   return a > 0 ? normal_cdf(-a) - normal_cdf(-b) : normal_cdf(b) - normal_cdf(a);
 }
 
-/// P(Gamma(shape, 1) > x), the regularised upper incomplete gamma function: series below the mean, Lentz's continued
-/// fraction above it (DLMF 8.11.4 and 8.9.2).
+/// P(Gamma(shape, 1) > x), the regularised upper incomplete gamma function: series below the mean, Lentz's
+/// continued fraction above it (DLMF 8.11.4 and 8.9.2).
 inline long double gamma_tail(long double shape, long double x) {
   if (x <= 0) return 1;
   const long double front = std::exp(shape * std::log(x) - x - std::lgamma(shape));
@@ -43,7 +43,8 @@ inline long double gamma_tail(long double shape, long double x) {
   return front * h;
 }
 
-/// p-value of a chi-square goodness-of-fit test. Neighbouring cells are joined until each expects at least ten.
+/// p-value of a chi-square goodness-of-fit test. Neighbouring cells are joined until each expects at least
+/// ten.
 inline double chi_square_p(std::span<const std::int64_t> counts, std::span<const long double> masses,
                            std::int64_t samples) {
   long double statistic = 0, observed = 0, expected = 0, total_expected = 0, total_observed = 0;
@@ -73,13 +74,14 @@ inline double chi_square_p(std::span<const std::int64_t> counts, std::span<const
 
 /// min(P(X <= seen), P(X >= seen)) for X ~ Poisson(mean).
 inline double poisson_p(std::int64_t seen, double mean) {
-  const double at_least = seen == 0 ? 1.0 : 1.0 - static_cast<double>(gamma_tail(static_cast<long double>(seen), mean));
+  const double at_least =
+      seen == 0 ? 1.0 : 1.0 - static_cast<double>(gamma_tail(static_cast<long double>(seen), mean));
   const double at_most = static_cast<double>(gamma_tail(static_cast<long double>(seen) + 1, mean));
   return std::min(at_least, at_most);
 }
 
-/// Largest distance between the empirical distribution of sorted samples and cdf, times sqrt(n). Passes 2.7 with
-/// probability below kFalseAlarm (Massart 1990: 2 exp(-2 x^2)).
+/// Largest distance between the empirical distribution of sorted samples and cdf, times sqrt(n). Passes 2.7
+/// with probability below kFalseAlarm (Massart 1990: 2 exp(-2 x^2)).
 inline constexpr double kKolmogorovLimit = 2.7;
 template <typename Cdf>
 double kolmogorov(std::span<const double> sorted, Cdf&& cdf) {
@@ -102,7 +104,8 @@ double correlation_z(std::size_t n, A&& a, B&& b) {
   }
   const auto m = static_cast<long double>(n);
   const long double cov = ab / m - sa / m * sb / m;
-  return static_cast<double>(cov / std::sqrt((aa / m - sa / m * sa / m) * (bb / m - sb / m * sb / m)) * std::sqrt(m));
+  return static_cast<double>(cov / std::sqrt((aa / m - sa / m * sa / m) * (bb / m - sb / m * sb / m)) *
+                             std::sqrt(m));
 }
 
 }  // namespace hushgrad::testing

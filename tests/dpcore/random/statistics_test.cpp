@@ -15,7 +15,8 @@ TEST(Statistics, AgreeWithMpmath) {
 
 TEST(Statistics, ChiSquareSeesAWrongDie) {
   const std::vector<long double> fair(6, 1 / 6.0L);
-  const std::vector<std::int64_t> right{1003, 987, 1012, 995, 1001, 1002}, wrong{1003, 787, 1212, 995, 1001, 1002};
+  const std::vector<std::int64_t> right{1003, 987, 1012, 995, 1001, 1002},
+      wrong{1003, 787, 1212, 995, 1001, 1002};
   EXPECT_GT(chi_square_p(right, fair, 6000), 0.9);
   EXPECT_LT(chi_square_p(wrong, fair, 6000), kFalseAlarm);
 }

@@ -30,7 +30,8 @@ TEST(InclusionRule, TakesExactlyTheRateRoundedDown) {
   EXPECT_TRUE(InclusionRule(0x1.fffffffffffffp-65).never());
 }
 
-// The definition, one record at a time. long double holds both a 64-bit draw and rate * 2^64 without rounding.
+// The definition, one record at a time. long double holds both a 64-bit draw and rate * 2^64 without
+// rounding.
 std::vector<std::int64_t> naive(std::int64_t population, double rate, Csprng& rng) {
   const long double included = std::floor(static_cast<long double>(rate) * 0x1p64L);
   std::vector<std::int64_t> batch;
@@ -127,7 +128,8 @@ TEST(PoissonSampler, EmptyBatchesHappenAndAreLegal) {
 }
 
 TEST(PoissonSampler, RefusesWhatIsNoProbability) {
-  for (double rate : {0.0, -0.0, -0.1, 1.0000000000000002, std::nan(""), std::numeric_limits<double>::infinity()}) {
+  for (double rate :
+       {0.0, -0.0, -0.1, 1.0000000000000002, std::nan(""), std::numeric_limits<double>::infinity()}) {
     EXPECT_THROW(PoissonSampler(10, rate), InvalidArgument) << rate;
   }
   EXPECT_THROW(PoissonSampler(0, 0.5), InvalidArgument);
