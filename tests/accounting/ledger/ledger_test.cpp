@@ -322,6 +322,35 @@ TEST(Ledger, AForkedChildMustOpenItsOwn) {
   EXPECT_EQ(ledger->run(run).steps, 2);
 }
 
+TEST(Ledger, AReaderWithoutWritePermissionMayReadAndVerifyOnly) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "l.db";
+  {
+    const auto ledger = Ledger::open(path);
+    ledger->charge(begin(*ledger), kStep);
+  }
+  namespace fs = std::filesystem;
+  fs::permissions(folder.path(), fs::perms(0755));
+  fs::permissions(path, fs::perms(0444));
+  const pid_t child = fork();
+  if (child == 0) {
+    if (geteuid() == 0 && setuid(65534) != 0) _exit(9);  // permissions do not bind root
+    const auto ledger = Ledger::open(path);
+    if (!ledger->verify().ok || ledger->steps().size() != 1) _exit(8);
+    try {
+      ledger->charge(ledger->runs()[0].run_id, kStep);
+    } catch (const LedgerError& error) {
+      _exit(std::string(error.what()).find("read-only") == std::string::npos ? 7 : 0);
+    }
+    _exit(6);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+  EXPECT_EQ(Ledger::open(path)->steps().size(), 1u);
+}
+
 TEST(Ledger, PlainSqliteCannotChangeEntries) {
   const TemporaryFolder folder;
   const std::string path = folder / "l.db";
