@@ -14,7 +14,7 @@ export HUSHGRAD_SHARED_DIR="${HUSHGRAD_SHARED_DIR:-}"
 
 step "Building the C++ tests"
 cmake -S . -B build/tests -G Ninja -DHUSHGRAD_BUILD_TESTS=ON \
-  -DPython_EXECUTABLE="$python" -DCMAKE_PREFIX_PATH="$("$python" -c 'import torch; print(torch.utils.cmake_prefix_path)')"
+  -DCMAKE_PREFIX_PATH="$("$python" -c 'import torch; print(torch.utils.cmake_prefix_path)')"
 cmake --build build/tests
 
 failed=()
