@@ -249,7 +249,7 @@ GraphCapture::Impl::Prepared GraphCapture::Impl::prove(const std::vector<Edge>& 
     std::vector<std::vector<char>> reached(sites.size());
     for (std::size_t s = 0; s < sites.size(); ++s) reached[s].resize(evidence[s].size());
     if (batch_ > 1) {
-      probe(outputs, batch_, targets, [&](std::size_t t, const at::Tensor& backprop, const at::Tensor& seeded) {
+      probe(outputs, batch_, prepared.walk, targets, [&](std::size_t t, const at::Tensor& backprop, const at::Tensor& seeded) {
         const auto [s, nr] = owner[t];
         reached[s][nr] = true;
         evidence[s][nr].observe(backprop, seeded);
@@ -308,7 +308,7 @@ void GraphCapture::Impl::check_earlier_sites(const Walk& walk, const std::vector
     }
   }
   if (targets.empty() || batch_ < 2) return;
-  probe(outputs, batch_, targets, [&](std::size_t t, const at::Tensor& backprop, const at::Tensor& seeded) {
+  probe(outputs, batch_, walk, targets, [&](std::size_t t, const at::Tensor& backprop, const at::Tensor& seeded) {
     evidence[t].observe(backprop, seeded);
   });
   for (std::size_t t = 0; t < targets.size(); ++t) {
@@ -333,6 +333,7 @@ void GraphCapture::Impl::attach(const Site& site, std::vector<RowMap> maps) {
 }
 
 void GraphCapture::Impl::on_backward(const Site& site, const std::vector<RowMap>& maps, std::int64_t batch, const variable_list& backprops) {
+  if (is_probing()) return;
   // torch.autograd.grad(...) for inputs runs through here too; it asks for no gradient of ours.
   const auto* exec_info = torch::autograd::get_current_graph_task_exec_info();
   if (exec_info && !exec_info->empty()) return;

@@ -43,6 +43,9 @@ class Instantiated final : public Contribution {
 /// float64 stays, everything else becomes float32: norms and sums are never taken in less.
 at::Tensor at_least_float(const at::Tensor& t);
 
+/// t: [B, ...] -> sum of squares of each sample: [B] float64.
+at::Tensor row_squared_norms(const at::Tensor& t);
+
 /// t: [B, ...] with the omitted samples' rows set to zero. t itself if there are none.
 at::Tensor without_omitted(const at::Tensor& t, const SampleFactors& factors);
 

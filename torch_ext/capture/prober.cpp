@@ -2,9 +2,12 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <torch/csrc/autograd/engine.h>
+#include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/variable.h>
 
+#include <atomic>
 #include <bit>
+#include <unordered_map>
 
 namespace hushgrad {
 namespace {
@@ -22,8 +25,64 @@ at::Tensor random_seed(const at::Tensor& like, at::Generator& generator) {
   return at::randn(like.sizes(), generator, at::TensorOptions().dtype(at::kFloat)).to(like.device(), like.scalar_type());
 }
 
-void run_probe(const std::vector<ProbedOutput>& outputs, std::int64_t batch, const ProbeTargets& targets, const at::Tensor& seeded,
-               at::Generator& generator, const std::function<void(std::size_t, const at::Tensor&, const at::Tensor&)>& see) {
+using See = std::function<void(std::size_t, const at::Tensor&, const at::Tensor&)>;
+
+std::atomic<int> probes_running{0};
+
+struct ProbeHook final : torch::autograd::FunctionPreHook {
+  ProbeHook(std::vector<std::pair<std::uint32_t, std::size_t>> inputs, const See& see, const at::Tensor& seeded)
+      : inputs(std::move(inputs)), see(see), seeded(seeded) {}
+  variable_list operator()(const variable_list& backprops) override {
+    for (const auto& [nr, target] : inputs) {
+      if (backprops[nr].defined()) see(target, backprops[nr], seeded);
+    }
+    return backprops;
+  }
+  std::vector<std::pair<std::uint32_t, std::size_t>> inputs;  // (input of the node, target)
+  const See& see;
+  const at::Tensor& seeded;
+};
+
+/// Hooks on the targets' nodes and leaves out of reach, for as long as a series of probes takes.
+class ProbedGraph {
+ public:
+  ProbedGraph(const Walk& walk, const ProbeTargets& targets, const See& see, const at::Tensor& seeded) {
+    for (const NodePtr& node : walk.nodes) {
+      for (std::uint32_t i = 0; i < node->num_outputs(); ++i) {
+        const Edge edge = node->next_edge(i);
+        if (!edge.is_valid() || edge.function->num_outputs() > 0) continue;  // only leaves lead nowhere
+        cut_.push_back({node, i, edge});
+        node->next_edges()[i] = Edge();
+      }
+    }
+    std::unordered_map<Node*, std::vector<std::pair<std::uint32_t, std::size_t>>> by_node;
+    for (std::size_t t = 0; t < targets.size(); ++t) by_node[targets[t].function.get()].push_back({targets[t].input_nr, t});
+    for (auto& [node, inputs] : by_node) {
+      auto hook = std::make_unique<ProbeHook>(std::move(inputs), see, seeded);
+      hooked_.push_back({node, hook.get()});
+      node->add_pre_hook(std::move(hook));
+    }
+    ++probes_running;
+  }
+  ~ProbedGraph() {
+    --probes_running;
+    for (const auto& [node, hook] : hooked_) {
+      std::erase_if(node->pre_hooks(), [hook = hook](const auto& other) { return other.get() == hook; });
+    }
+    for (const Cut& c : cut_) c.node->next_edges()[c.index] = c.edge;
+  }
+
+ private:
+  struct Cut {
+    NodePtr node;
+    std::uint32_t index;
+    Edge edge;
+  };
+  std::vector<Cut> cut_;
+  std::vector<std::pair<Node*, const torch::autograd::FunctionPreHook*>> hooked_;
+};
+
+void run_probe(const std::vector<ProbedOutput>& outputs, std::int64_t batch, const at::Tensor& seeded, at::Generator& generator) {
   std::vector<Edge> roots;
   variable_list seeds;
   for (const ProbedOutput& output : outputs) {
@@ -32,11 +91,8 @@ void run_probe(const std::vector<ProbedOutput>& outputs, std::int64_t batch, con
     roots.push_back(torch::autograd::impl::gradient_edge(output.tensor));
     seeds.push_back(std::move(seed));
   }
-  const variable_list seen = torch::autograd::Engine::get_default_engine().execute(
-      roots, seeds, /*keep_graph=*/true, /*create_graph=*/false, /*accumulate_grad=*/false, targets);
-  for (std::size_t i = 0; i < seen.size(); ++i) {
-    if (seen[i].defined()) see(i, seen[i], seeded);
-  }
+  torch::autograd::Engine::get_default_engine().execute(roots, seeds, /*keep_graph=*/true, /*create_graph=*/false,
+                                                        /*accumulate_grad=*/true);
 }
 
 at::Tensor samples_with_bit(std::int64_t batch, int bit, bool value) {
@@ -55,12 +111,18 @@ std::vector<ProbedOutput> batched_outputs(const std::vector<at::Tensor>& outputs
   return result;
 }
 
-void probe(const std::vector<ProbedOutput>& outputs, std::int64_t batch, const ProbeTargets& targets,
-           const std::function<void(std::size_t, const at::Tensor&, const at::Tensor&)>& see) {
+bool is_probing() { return probes_running > 0; }
+
+void probe(const std::vector<ProbedOutput>& outputs, std::int64_t batch, const Walk& walk, const ProbeTargets& targets, const See& see) {
   at::Generator generator = at::detail::createCPUGenerator(0x9e3779b9);
+  at::Tensor seeded;
+  const ProbedGraph graph(walk, targets, see, seeded);
   const int bits = std::bit_width(static_cast<std::uint64_t>(batch - 1));
   for (int bit = 0; bit < bits; ++bit) {
-    for (bool value : {true, false}) run_probe(outputs, batch, targets, samples_with_bit(batch, bit, value), generator, see);
+    for (bool value : {true, false}) {
+      seeded = samples_with_bit(batch, bit, value);
+      run_probe(outputs, batch, seeded, generator);
+    }
   }
 }
 
@@ -77,7 +139,7 @@ std::string name_the_mixer(const std::vector<ProbedOutput>& outputs, std::int64_
   std::vector<State> states(walk.nodes.size(), State::unknown);
   std::vector<std::vector<RowMap>> survivors(targets.size());
   std::vector<char> started(targets.size(), false);
-  probe(outputs, batch, targets, [&](std::size_t t, const at::Tensor& backprop, const at::Tensor& seeded) {
+  probe(outputs, batch, walk, targets, [&](std::size_t t, const at::Tensor& backprop, const at::Tensor& seeded) {
     RowEvidence evidence(started[t] ? survivors[t] : candidate_maps(backprop.sizes(), batch));
     started[t] = true;
     evidence.observe(backprop, seeded);

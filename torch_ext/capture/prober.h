@@ -23,10 +23,14 @@ std::vector<ProbedOutput> batched_outputs(const std::vector<at::Tensor>& outputs
 /// What the probes are to watch: (node, input) pairs.
 using ProbeTargets = std::vector<Edge>;
 
+/// True while a probe runs, in any thread: hooks that collect gradients look away.
+bool is_probing();
+
 /// 2*ceil(log2 B) backward passes: for every bit of the sample's number once the samples that have it and once those that
 /// have not. Two samples differ in some bit, so each is seeded once while the other is not, in both directions.
-/// Calls see(target, backprop, seeded) for every target reached by a probe.
-void probe(const std::vector<ProbedOutput>& outputs, std::int64_t batch, const ProbeTargets& targets,
+/// Calls see(target, backprop, seeded) for every target reached by a probe, while the engine is there, so that no backprop
+/// outlives its node and a probe needs no more memory than an ordinary backward pass. No leaf receives a gradient.
+void probe(const std::vector<ProbedOutput>& outputs, std::int64_t batch, const Walk& walk, const ProbeTargets& targets,
            const std::function<void(std::size_t, const at::Tensor&, const at::Tensor&)>& see);
 
 /// The operator behind which separate samples become mixed: its name, or "an operator" if the probes do not show it.

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 
+#include "torch_ext/capture/sum_of_products.h"
 #include "torch_ext/rules/gemm.h"
 #include "torch_ext/rules/rule.h"
 
@@ -105,9 +106,7 @@ at::Tensor per_sample_cpu(const Geometry& s, const at::Tensor& images, const at:
         const std::int64_t image = rows.major ? b * m + j : j * batch + b;
         add_image(s, x + image * x_size, g + image * g_size, gradient, patches);
       }
-      double total = 0;
-      for (std::int64_t i = 0; i < size; ++i) total += static_cast<double>(gradient[i]) * gradient[i];
-      out[b] = total;
+      out[b] = sum_of_products(gradient, gradient, size);
     }
   });
   return norms;

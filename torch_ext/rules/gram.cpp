@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "torch_ext/capture/contribution.h"
+#include "torch_ext/capture/sum_of_products.h"
 #include "torch_ext/rules/gemm.h"
 
 namespace hushgrad {
@@ -31,19 +32,6 @@ Rows<T> rows_of(const at::Tensor& matrix, const RowMap& map, std::int64_t batch)
 template <typename T>
 void dot_rows(const Rows<T>& r, std::int64_t b, std::int64_t first, std::int64_t n, std::int64_t second, std::int64_t m, T* out) {
   gemm_nt(n, m, r.width, r.row(b, first), r.row_stride, r.row(b, second), r.row_stride, T(0), out, m);
-}
-
-template <typename T>
-double sum_of_products(const T* x, const T* y, std::int64_t n) {
-  T lanes[16] = {};
-  std::int64_t i = 0;
-  for (; i + 16 <= n; i += 16) {
-    for (int k = 0; k < 16; ++k) lanes[k] += x[i + k] * y[i + k];
-  }
-  double total = 0;
-  for (T lane : lanes) total += lane;
-  for (; i < n; ++i) total += static_cast<double>(x[i]) * y[i];
-  return total;
 }
 
 template <typename T>
@@ -80,7 +68,7 @@ at::Tensor gram_squared_norms(const at::Tensor& activations, const at::Tensor& b
                               std::int64_t batch) {
   const at::Tensor a = row_major(at_least_float(activations)), g = row_major(at_least_float(backprops));
   const std::int64_t time = a.size(0) / batch;
-  if (time == 1) return a.square().sum(1, false, at::kDouble) * g.square().sum(1, false, at::kDouble);
+  if (time == 1) return row_squared_norms(a) * row_squared_norms(g);
   if (a.is_cpu() && g.is_cpu() && a.scalar_type() == g.scalar_type()) {
     const at::Tensor norms = a.scalar_type() == at::kDouble ? gram_cpu<double>(a, g, rows, batch) : gram_cpu<float>(a, g, rows, batch);
     // Rounding may leave a sum of squares below zero by an ulp of its terms; NaN stays NaN.

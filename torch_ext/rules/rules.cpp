@@ -56,7 +56,8 @@ std::unique_ptr<Contribution> reduce_broadcast(const at::Tensor& unreduced, cons
   const auto type = unreduced.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   std::vector<std::int64_t> shape{batch};
   shape.insert(shape.end(), boundary.begin(), boundary.end());
-  return std::make_unique<Instantiated>(rows.sum(summed, false, type).reshape(shape));
+  const bool nothing_to_sum = summed.size() == 1 && rows.size(1) == 1 && unreduced.scalar_type() == type;
+  return std::make_unique<Instantiated>((nothing_to_sum ? rows : rows.sum(summed, false, type)).reshape(shape));
 }
 
 std::string describe(const Site& site, const ParameterIndex& parameters) {
