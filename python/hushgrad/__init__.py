@@ -39,9 +39,11 @@ _CLASSES = {"PrivacyEngine": "hushgrad.engine", "BatchMemoryManager": "hushgrad.
 _MODULES = ("accounting", "checkpoint", "keys", "ledger", "report")
 
 
-def __getattr__(name: str) -> object:
-    if name in _CLASSES:
-        return getattr(importlib.import_module(_CLASSES[name]), name)
-    if name in _MODULES:
-        return importlib.import_module(f"hushgrad.{name}")
-    raise AttributeError(f"module 'hushgrad' has no attribute {name!r}")
+if not TYPE_CHECKING:  # to a type checker this would make every name of the package exist
+
+    def __getattr__(name):
+        if name in _CLASSES:
+            return getattr(importlib.import_module(_CLASSES[name]), name)
+        if name in _MODULES:
+            return importlib.import_module(f"hushgrad.{name}")
+        raise AttributeError(f"module 'hushgrad' has no attribute {name!r}")

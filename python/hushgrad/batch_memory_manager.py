@@ -75,7 +75,7 @@ class BatchMemoryManager:
         batches = _PhysicalBatches(source.batch_sampler, self._limit)
         loader: DataLoader[Any] = DataLoader(
             source.dataset,
-            batch_sampler=batches,  # type: ignore[arg-type]
+            batch_sampler=batches,
             num_workers=source.num_workers,
             collate_fn=source.collate_fn,
             pin_memory=source.pin_memory,

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from hushgrad import _core, _torch
+import hushgrad._core as _core
+import hushgrad._torch as _torch
 from hushgrad.errors import SealError, Unsupported
 from hushgrad.keys import Keyring
 

@@ -98,7 +98,7 @@ class PrivateSession:
     def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         # PyTorch passes the optimizer itself as the first argument.
         closure: Callable[[], Any] | None = kwargs.get("closure", args[1] if len(args) > 1 else None)
-        result = None
+        result: tuple[Any, ...] | None = None
         if closure is not None:
             # The optimizer would call it after this hook and find ordinary gradients; it runs here, once.
             with torch.enable_grad():

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from hushgrad import _core
+import hushgrad._core as _core
 
 __all__ = ["Key", "Keyring"]
 

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from typing import Any
 
-from hushgrad import _core
+import hushgrad._core as _core
 from hushgrad.accounting import DpEvent, event_from_json
 from hushgrad.errors import InvalidArgument
 

@@ -69,13 +69,12 @@ def _cut(batch: Any, batch_dim: int) -> Any:
         return batch if batch.dim() == 0 else batch.narrow(batch_dim if batch.dim() > batch_dim else 0, 0, 0)
     if isinstance(batch, dict):
         return type(batch)({key: _cut(value, batch_dim) for key, value in batch.items()})
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(_cut(value, batch_dim) for value in batch))
     if isinstance(batch, (list, tuple)):
         # default_collate turns strings into a list of one string: no sample, no string.
-        if len(batch) == 1 and isinstance(batch[0], (str, bytes)):
-            return type(batch)()
-        return type(batch)(_cut(value, batch_dim) for value in batch)
+        strings = len(batch) == 1 and isinstance(batch[0], (str, bytes))
+        items = [] if strings else [_cut(value, batch_dim) for value in batch]
+        rebuild: Any = type(batch)
+        return rebuild(*items) if hasattr(batch, "_fields") else rebuild(items)
     return batch
 
 
@@ -156,7 +155,7 @@ def make_loader_private(
     state = loader.__dict__
     state["batch_sampler"] = sampler
     state["drop_last"] = False
-    state["collate_fn"] = _CollateAllowingEmpty(loader.collate_fn, loader.dataset, batch_dim)  # type: ignore[arg-type]
+    state["collate_fn"] = _CollateAllowingEmpty(loader.collate_fn, loader.dataset, batch_dim)
     announce(loader, lambda batch: sampler.sizes.popleft(), on_batch)
 
 
