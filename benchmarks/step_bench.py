@@ -1,0 +1,199 @@
+"""Time and peak memory of one step: plain PyTorch, hushgrad, and Opacus (hooks and ghost), side by side in one run.
+
+Forward + backward + clip, without noise and optimizer, on the same inputs; the contenders take turns, so that whatever
+else the machine does hits all of them. Medians and minima of ``--repeats`` after warm-up; peak memory (resident set above
+that of the loaded libraries, the model and the data) of four steps in a fresh process each.
+
+    python benchmarks/step_bench.py [--models mlp,cnn,...] [--repeats 10] [--output benchmarks/results/step.json]
+
+Opacus is optional: pip install --no-deps opacus opt_einsum, and scipy. What it cannot run is reported as null.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from models import WORKLOADS, Workload
+from torch import nn
+
+Step = Callable[[], None]
+warnings.filterwarnings("ignore")
+
+
+def plain(work: Workload) -> Step:
+    model, (x, y) = work.build(), work.data()
+
+    def step() -> None:
+        model.zero_grad()
+        work.loss(model(x), y).backward()
+
+    return step
+
+
+def hushgrad(work: Workload) -> Step:
+    from hushgrad._torch import UnnoisedCaptureForTesting
+
+    model, (x, y) = work.build(), work.data()
+    named = dict(model.named_parameters())
+    capture = UnnoisedCaptureForTesting(list(named.values()), list(named), max_grad_norm=1.0, mean=True, batch_first=True)
+
+    def step() -> None:
+        capture.begin_batch(work.batch)
+        output = model(x)
+        capture.watch([output])
+        work.loss(output, y).backward()
+        capture.accumulate()
+        capture.finish()
+
+    return step
+
+
+def opacus(work: Workload, mode: str) -> Step:
+    from opacus import PrivacyEngine
+    from torch.utils.data import DataLoader, TensorDataset
+
+    model, (x, y) = work.build(), work.data()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    loader = DataLoader(TensorDataset(x, y), batch_size=work.batch)
+    common = dict(module=model, optimizer=optimizer, data_loader=loader, noise_multiplier=0.0, max_grad_norm=1.0, poisson_sampling=False)
+    if mode == "hooks":
+        model, optimizer, _ = PrivacyEngine().make_private(**common)
+
+        def step() -> None:
+            optimizer.zero_grad()
+            work.loss(model(x), y).backward()
+            optimizer.clip_and_accumulate()
+            for p in optimizer.params:
+                p.grad_sample = None
+
+        return step
+    per_sample = nn.CrossEntropyLoss(reduction="mean")
+    model, optimizer, criterion, _ = PrivacyEngine().make_private(criterion=per_sample, grad_sample_mode="ghost", **common)
+
+    def ghost_step() -> None:
+        optimizer.zero_grad()
+        output = model(x)
+        if output.dim() == 3:
+            criterion(output.flatten(0, 1), y.flatten(), shape=output.shape).backward()
+        else:
+            criterion(output, y).backward()
+
+    return ghost_step
+
+
+CONTENDERS: dict[str, Callable[[Workload], Step]] = {
+    "plain": plain,
+    "hushgrad": hushgrad,
+    "opacus_hooks": lambda work: opacus(work, "hooks"),
+    "opacus_ghost": lambda work: opacus(work, "ghost"),
+}
+
+
+def timings(work: Workload, repeats: int) -> dict[str, dict[str, float] | None]:
+    steps: dict[str, Step] = {}
+    failures: dict[str, str] = {}
+    for name, build in CONTENDERS.items():
+        try:
+            steps[name] = build(work)
+            for _ in range(3):
+                steps[name]()
+        except Exception as error:  # a peer that cannot run this model is a result, not a crash
+            failures[name] = f"{type(error).__name__}: {error}"[:200]
+            steps.pop(name, None)
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(repeats):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            seconds[name].append(time.perf_counter() - start)
+    for name, reason in failures.items():
+        print(f"  {name}: {reason}", file=sys.stderr)
+    return {
+        name: {"median_ms": statistics.median(seconds[name]) * 1e3, "min_ms": min(seconds[name]) * 1e3} if name in seconds else None
+        for name in CONTENDERS
+    }
+
+
+def resident_kib(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1])
+    raise RuntimeError(f"/proc/self/status has no {field}")
+
+
+def measure_memory(work: Workload, contender: str) -> None:
+    """In a fresh process: prints the peak above what is resident before the first step, in MiB."""
+    step = CONTENDERS[contender](work)
+    gc.collect()
+    before = resident_kib("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # peak starts here
+    for _ in range(4):
+        step()
+    print((resident_kib("VmHWM") - before) / 1024)
+
+
+def memory(work: Workload, contender: str) -> float | None:
+    command = [sys.executable, __file__, "--memory-of", contender, "--models", work.name]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    return float(run.stdout.split()[-1]) if run.returncode == 0 else None
+
+
+def machine() -> dict[str, object]:
+    model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
+    return {"cpu": model, "threads": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version(), "load": os.getloadavg()[0]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", default=",".join(WORKLOADS))
+    parser.add_argument("--repeats", type=int, default=12)
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--memory-of", choices=list(CONTENDERS), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    chosen = [WORKLOADS[name] for name in arguments.models.split(",")]
+    if arguments.memory_of:
+        measure_memory(chosen[0], arguments.memory_of)
+        return
+    results = {}
+    for work in chosen:
+        times = timings(work, arguments.repeats)
+        peaks = {name: memory(work, name) for name in CONTENDERS}
+        base_time, base_peak = times["plain"], peaks["plain"]
+        assert base_time is not None and base_peak is not None
+        results[work.name] = {
+            name: {
+                **times[name],
+                "time_ratio": times[name]["median_ms"] / base_time["median_ms"],
+                "peak_mib": peaks[name],
+                "peak_ratio": None if peaks[name] is None else peaks[name] / base_peak,
+            }
+            if times[name] is not None
+            else None
+            for name in CONTENDERS
+        }
+        for name, row in results[work.name].items():
+            if row is None:
+                print(f"{work.name:10s} {name:13s} cannot run")
+                continue
+            peak = "" if row["peak_ratio"] is None else f"  peak {row['peak_mib']:.0f} MiB  x{row['peak_ratio']:.2f}"
+            print(f"{work.name:10s} {name:13s} {row['median_ms']:8.1f} ms  x{row['time_ratio']:.2f} (min x{row['min_ms'] / base_time['min_ms']:.2f}){peak}", flush=True)
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(json.dumps({"machine": machine(), "repeats": arguments.repeats, "results": results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
