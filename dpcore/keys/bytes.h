@@ -13,20 +13,23 @@ namespace hushgrad {
 
 inline std::span<const std::byte> text_bytes(std::string_view text) { return std::as_bytes(std::span(text)); }
 
-inline unsigned char* openssl_out(std::span<std::byte> bytes) { return reinterpret_cast<unsigned char*>(bytes.data()); }
+inline unsigned char* openssl_out(std::span<std::byte> bytes) {
+  return reinterpret_cast<unsigned char*>(bytes.data());
+}
 inline const unsigned char* openssl_in(std::span<const std::byte> bytes) {
   return reinterpret_cast<const unsigned char*>(bytes.data());
 }
 
 inline void append(std::vector<std::byte>& out, std::span<const std::byte> bytes) {
-  const std::size_t old = out.size();
-  out.resize(old + bytes.size());
-  std::copy(bytes.begin(), bytes.end(), out.begin() + static_cast<std::ptrdiff_t>(old));
+  out.reserve(out.size() + bytes.size());
+  for (std::byte byte : bytes) out.push_back(byte);
 }
 
 /// Appends the low `bytes` (1..8) bytes of `value`, most significant first.
 inline void append_big_endian(std::vector<std::byte>& out, std::uint64_t value, int bytes) {
-  for (int shift = 8 * (bytes - 1); shift >= 0; shift -= 8) out.push_back(static_cast<std::byte>(value >> shift));
+  for (int shift = 8 * (bytes - 1); shift >= 0; shift -= 8) {
+    out.push_back(static_cast<std::byte>(value >> shift));
+  }
 }
 
 /// The value of 0..8 bytes, most significant first.
@@ -36,7 +39,9 @@ inline std::uint64_t read_big_endian(std::span<const std::byte> bytes) {
   return value;
 }
 
-inline char hex_digit(unsigned value) { return static_cast<char>(value < 10 ? '0' + value : 'a' + value - 10); }
+inline char hex_digit(unsigned value) {
+  return static_cast<char>(value < 10 ? '0' + value : 'a' + value - 10);
+}
 
 /// 0..15, or -1 for anything but a lower-case hexadecimal digit.
 inline int hex_value(char digit) {
@@ -56,7 +61,8 @@ inline std::string to_hex(std::span<const std::byte> bytes) {
 }
 
 inline bool is_hex(std::string_view text, std::size_t bytes) {
-  return text.size() == 2 * bytes && std::all_of(text.begin(), text.end(), [](char c) { return hex_value(c) >= 0; });
+  return text.size() == 2 * bytes &&
+         std::all_of(text.begin(), text.end(), [](char c) { return hex_value(c) >= 0; });
 }
 
 /// Fills `out` from 2 * out.size() digits that is_hex() has seen.

@@ -28,7 +28,8 @@ Split split(const std::string& path) {
   parts.folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
   const bool has_nul = path.find('\0') != std::string::npos;
   if (parts.name.empty() || parts.name == "." || parts.name == ".." || has_nul) {
-    throw InvalidArgument("[durable_file] Expected a path that ends in a file name, received one that does not.");
+    throw InvalidArgument(
+        "[durable_file] Expected a path that ends in a file name, received one that does not.");
   }
   return parts;
 }
@@ -97,7 +98,9 @@ void DurableFile::write_at(std::uint64_t offset, std::span<const std::byte> byte
 }
 
 void DurableFile::publish() {
-  if (!pending_) throw InvalidState("[durable_file] Expected an unpublished file, received one already published.");
+  if (!pending_) {
+    throw InvalidState("[durable_file] Expected an unpublished file, received one already published.");
+  }
   if (::fsync(file_) != 0) fail("fsync");
   if (if_exists_ == IfExists::refuse) {
     rename_without_replacing();
@@ -112,7 +115,8 @@ void DurableFile::publish() {
 void DurableFile::rename_without_replacing() {
   if (::renameat2(folder_, temporary_.c_str(), folder_, name_.c_str(), RENAME_NOREPLACE) == 0) return;
   if (errno != EINVAL && errno != ENOSYS) fail("rename to");
-  // Some network and overlay file systems lack the flag; a hard link refuses an existing name just as atomically.
+  // Some network and overlay file systems lack the flag; a hard link refuses an existing name just as
+  // atomically.
   if (::linkat(folder_, temporary_.c_str(), folder_, name_.c_str(), 0) != 0) fail("link to");
   ::unlinkat(folder_, temporary_.c_str(), 0);
 }
@@ -122,7 +126,8 @@ bool read_at(int descriptor, std::uint64_t offset, std::span<std::byte> out, con
     const ssize_t count = ::pread(descriptor, out.data(), out.size(), static_cast<off_t>(offset));
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) {
-      throw IoError(message("[durable_file] Expected to read ", path, ", received: ", std::strerror(errno), "."));
+      throw IoError(
+          message("[durable_file] Expected to read ", path, ", received: ", std::strerror(errno), "."));
     }
     if (count == 0) return false;
     out = out.subspan(static_cast<std::size_t>(count));

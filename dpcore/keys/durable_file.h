@@ -11,12 +11,13 @@ namespace hushgrad {
 /// What to do when something already stands at the path.
 enum class IfExists { refuse, replace };
 
-/// Writes to a temporary file `.<32 hex digits>.hgtmp` in the folder of `path` (O_EXCL, O_NOFOLLOW, mode 0600) and gives
-/// it its name only when it is complete and on disk. The folder is opened once: renaming or replacing it meanwhile does
-/// not redirect the file. `refuse` holds also against something that appears while writing (RENAME_NOREPLACE);
-/// `replace` replaces regular files only. Until publish() succeeds, destruction removes the temporary file.
-/// Errors: IoError; InvalidArgument for a path without a file name. After an error the object only wants destruction:
-/// fsync is never tried twice, for the second try may report success on pages that were lost.
+/// Writes to a temporary file `.<32 hex digits>.hgtmp` in the folder of `path` (O_EXCL, O_NOFOLLOW, mode
+/// 0600) and gives it its name only when it is complete and on disk. The folder is opened once: renaming or
+/// replacing it meanwhile does not redirect the file. `refuse` holds also against something that appears
+/// while writing (RENAME_NOREPLACE); `replace` replaces regular files only. Until publish() succeeds,
+/// destruction removes the temporary file.
+/// Errors: IoError; InvalidArgument for a path without a file name. After an error the object only wants
+/// destruction: fsync is never tried twice, for the second try may report success on pages that were lost.
 class DurableFile {
  public:
   DurableFile(const std::string& path, IfExists if_exists);

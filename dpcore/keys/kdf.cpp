@@ -21,7 +21,8 @@ char kDigest[] = "SHA384";
 
 [[noreturn]] void fail(const char* what) {
   ERR_clear_error();
-  throw IoError(message("[", what, "] Expected a result from OpenSSL, received an error. Check that its providers load."));
+  throw IoError(message(
+      "[", what, "] Expected a result from OpenSSL, received an error. Check that its providers load."));
 }
 
 struct FreeKdf {
@@ -33,25 +34,28 @@ struct FreeKdf {
 
 Sha384 sha384(std::span<const std::byte> data) {
   Sha384 digest;
-  if (!EVP_Q_digest(nullptr, kDigest, nullptr, data.data(), data.size(), openssl_out(digest), nullptr)) fail("sha384");
+  if (!EVP_Q_digest(nullptr, kDigest, nullptr, data.data(), data.size(), openssl_out(digest), nullptr)) {
+    fail("sha384");
+  }
   return digest;
 }
 
 Sha384 hmac_sha384(std::span<const std::byte> key, std::span<const std::byte> data) {
   if (key.empty()) throw InvalidArgument("[hmac_sha384] Expected a key, received none.");
   Sha384 mac;
-  if (EVP_Q_mac(nullptr, "HMAC", nullptr, kDigest, nullptr, key.data(), key.size(), openssl_in(data), data.size(), openssl_out(mac),
-                mac.size(), nullptr) == nullptr) {
+  if (EVP_Q_mac(nullptr, "HMAC", nullptr, kDigest, nullptr, key.data(), key.size(), openssl_in(data),
+                data.size(), openssl_out(mac), mac.size(), nullptr) == nullptr) {
     fail("hmac_sha384");
   }
   return mac;
 }
 
-void hkdf_expand_sha384(std::span<const std::byte> key, std::span<const std::byte> info, std::span<std::byte> out) {
+void hkdf_expand_sha384(std::span<const std::byte> key, std::span<const std::byte> info,
+                        std::span<std::byte> out) {
   if (key.empty() || info.size() > kMaxInfoBytes || out.empty() || out.size() > kMaxOutputBytes) {
-    throw InvalidArgument(message("[hkdf_expand] Expected a key, at most ", kMaxInfoBytes, " bytes of info and 1..",
-                                  kMaxOutputBytes, " bytes out, received ", key.size(), ", ", info.size(), " and ",
-                                  out.size(), " bytes."));
+    throw InvalidArgument(message("[hkdf_expand] Expected a key, at most ", kMaxInfoBytes,
+                                  " bytes of info and 1..", kMaxOutputBytes, " bytes out, received ",
+                                  key.size(), ", ", info.size(), " and ", out.size(), " bytes."));
   }
   static const std::unique_ptr<EVP_KDF, FreeKdf> kdf(EVP_KDF_fetch(nullptr, "HKDF", nullptr));
   std::unique_ptr<EVP_KDF_CTX, FreeKdf> context(EVP_KDF_CTX_new(kdf.get()));
@@ -60,9 +64,12 @@ void hkdf_expand_sha384(std::span<const std::byte> key, std::span<const std::byt
       OSSL_PARAM_construct_int(OSSL_KDF_PARAM_MODE, &mode),
       OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, kDigest, 0),
       OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY, const_cast<std::byte*>(key.data()), key.size()),
-      OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, const_cast<std::byte*>(info.data()), info.size()),
+      OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, const_cast<std::byte*>(info.data()),
+                                        info.size()),
       OSSL_PARAM_construct_end()};
-  if (!context || EVP_KDF_derive(context.get(), openssl_out(out), out.size(), parameters) != 1) fail("hkdf_expand");
+  if (!context || EVP_KDF_derive(context.get(), openssl_out(out), out.size(), parameters) != 1) {
+    fail("hkdf_expand");
+  }
 }
 
 bool equal_in_constant_time(std::span<const std::byte> a, std::span<const std::byte> b) {

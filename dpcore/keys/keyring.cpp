@@ -45,7 +45,8 @@ bool is_utf8(std::string_view text) {
 
 bool is_dataset_name(std::string_view name) {
   if (name.empty() || name.size() > kMaxNameBytes || name.front() == ' ' || name.back() == ' ') return false;
-  const bool controls = std::any_of(name.begin(), name.end(), [](unsigned char c) { return c < 0x20 || c == 0x7F; });
+  const bool controls =
+      std::any_of(name.begin(), name.end(), [](unsigned char c) { return c < 0x20 || c == 0x7F; });
   return !controls && is_utf8(name);
 }
 
@@ -66,7 +67,8 @@ std::string now() {
 }
 
 [[noreturn]] void malformed(const char* what) {
-  throw KeyError(message("[keyring] Expected ", what, ", received something else. Restore the keyring from a backup."));
+  throw KeyError(
+      message("[keyring] Expected ", what, ", received something else. Restore the keyring from a backup."));
 }
 
 // Cuts the next token that ends in `end` off `text`; the end itself is dropped.
@@ -105,35 +107,43 @@ class SecretText {
   std::size_t size_ = 0;
 };
 
-// Opens without following a link at the end of the path, and refuses what somebody else could have read or written.
+// Opens without following a link at the end of the path, and refuses what somebody else could have read or
+// written.
 Descriptor open_private(const std::string& path) {
-  if (path.find('\0') != path.npos) throw InvalidArgument("[keyring] Expected a path without NUL, received one with it.");
+  if (path.find('\0') != path.npos) {
+    throw InvalidArgument("[keyring] Expected a path without NUL, received one with it.");
+  }
   Descriptor file(::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK));
   if (file.get() < 0) {
-    throw KeyError(message("[keyring] Expected a readable keyring at ", path, ", received: ", std::strerror(errno),
-                           ". Give the path of the file itself, not of a link, or create one with `hushgrad keys init`."));
+    throw KeyError(message(
+        "[keyring] Expected a readable keyring at ", path, ", received: ", std::strerror(errno),
+        ". Give the path of the file itself, not of a link, or create one with `hushgrad keys init`."));
   }
   struct stat status;
   if (::fstat(file.get(), &status) != 0) throw IoError(message("[keyring] Cannot examine ", path, "."));
   if (!S_ISREG(status.st_mode) || status.st_uid != ::geteuid() || (status.st_mode & 077) != 0) {
-    throw KeyError(message("[keyring] Expected ", path,
-                           " to be a regular file of the current user with mode 0600, received another owner, kind or "
-                           "wider permissions. If nobody else has read it, run chmod 600; otherwise rotate its keys."));
+    throw KeyError(
+        message("[keyring] Expected ", path,
+                " to be a regular file of the current user with mode 0600, received another owner, kind or "
+                "wider permissions. If nobody else has read it, run chmod 600; otherwise rotate its keys."));
   }
   if (status.st_size > static_cast<off_t>(kMaxFileBytes)) malformed("a keyring of at most 1 MiB");
   return file;
 }
 
-// Opens and locks the file that stands at `path` now: a writer replaces the file, so a lock may be won on an old one.
+// Opens and locks the file that stands at `path` now: a writer replaces the file, so a lock may be won on an
+// old one.
 Descriptor open_locked(const std::string& path) {
   for (;;) {
     Descriptor file = open_private(path);
     while (::flock(file.get(), LOCK_EX) != 0) {
-      if (errno != EINTR) throw IoError(message("[keyring] Cannot lock ", path, ": ", std::strerror(errno), "."));
+      if (errno != EINTR) {
+        throw IoError(message("[keyring] Cannot lock ", path, ": ", std::strerror(errno), "."));
+      }
     }
     struct stat mine, current;
-    if (::fstat(file.get(), &mine) == 0 && ::stat(path.c_str(), &current) == 0 && mine.st_ino == current.st_ino &&
-        mine.st_dev == current.st_dev) {
+    if (::fstat(file.get(), &mine) == 0 && ::stat(path.c_str(), &current) == 0 &&
+        mine.st_ino == current.st_ino && mine.st_dev == current.st_dev) {
       return file;
     }
   }
@@ -150,8 +160,8 @@ void write_keyring(const std::string& path, std::span<const std::byte> text, IfE
 void check_dataset_name(const std::string& dataset) {
   if (is_dataset_name(dataset)) return;
   throw InvalidArgument(
-      "[dataset] Expected a name of 1..256 bytes of UTF-8 without control characters and without a space at either end, "
-      "received another. Choose a plain name without patient data.");
+      "[dataset] Expected a name of 1..256 bytes of UTF-8 without control characters and without a space at "
+      "either end, received another. Choose a plain name without patient data.");
 }
 
 Keyring::Keyring(std::string path, std::vector<Key> keys)
@@ -191,15 +201,16 @@ std::vector<Keyring::Key> Keyring::parse(std::span<const std::byte> bytes) {
     const std::string_view state = take(rest, ' ');
     const std::string_view digits = take(rest, ' ');
     const std::string_view dataset = take(rest, '\n');
-    if (!is_hex(id, kIdBytes) || !is_dataset_name(dataset) || !is_time(created) || !is_hex(digits, kKeyBytes) ||
-        (state != kActive && state != kRetired)) {
+    if (!is_hex(id, kIdBytes) || !is_dataset_name(dataset) || !is_time(created) ||
+        !is_hex(digits, kKeyBytes) || (state != kActive && state != kRetired)) {
       malformed("an id, time, state, key and dataset in each line");
     }
     if (!ids.emplace(id).second) malformed("each key id once");
     if (state == kActive && !active_datasets.emplace(dataset).second) malformed("one active key a dataset");
     SecretBytes secret(kKeyBytes);
     from_hex(digits, secret.bytes());
-    keys.push_back({{std::string(id), std::string(dataset), std::string(created), std::string(state)}, std::move(secret)});
+    keys.push_back({{std::string(id), std::string(dataset), std::string(created), std::string(state)},
+                    std::move(secret)});
   }
   return keys;
 }
@@ -234,17 +245,20 @@ void Keyring::rotate_key(const std::string& dataset) { update(dataset, true); }
 void Keyring::update(const std::string& dataset, bool retire_active) {
   check_dataset_name(dataset);
   const Descriptor locked_file = open_locked(path_);
-  Keyring current(path_, read(locked_file.get(), path_));  // another process may have added keys since this one was opened
+  Keyring current(path_, read(locked_file.get(),
+                              path_));  // another process may have added keys since this one was opened
   const auto old = std::find_if(current.keys_.begin(), current.keys_.end(), [&](const Key& key) {
     return key.info.dataset == dataset && key.info.state == kActive;
   });
   if (old == current.keys_.end() && retire_active) {
-    throw KeyError(message("[keyring] Expected a key of dataset ", dataset, " to rotate, received none. Create one first."));
+    throw KeyError(message("[keyring] Expected a key of dataset ", dataset,
+                           " to rotate, received none. Create one first."));
   }
   if (old == current.keys_.end() || retire_active) {
     if (retire_active) old->info.state = kRetired;
     const SecretBytes id = SecretBytes::random(kIdBytes);
-    current.keys_.push_back({{to_hex(id.bytes()), dataset, now(), std::string(kActive)}, SecretBytes::random(kKeyBytes)});
+    current.keys_.push_back(
+        {{to_hex(id.bytes()), dataset, now(), std::string(kActive)}, SecretBytes::random(kKeyBytes)});
     write_keyring(path_, serialize(current.keys_).bytes(), IfExists::replace);
   }
   const std::lock_guard lock(*mutex_);
@@ -280,7 +294,8 @@ std::vector<KeyInfo> Keyring::list() const {
 
 WrappedKey Keyring::wrap(const std::string& dataset, std::span<const std::byte> data_key) const {
   if (data_key.size() != kKeyBytes) {
-    throw InvalidArgument(message("[keyring] Expected a data key of 32 bytes, received ", data_key.size(), "."));
+    throw InvalidArgument(
+        message("[keyring] Expected a data key of 32 bytes, received ", data_key.size(), "."));
   }
   const std::lock_guard lock(*mutex_);
   const Key* key = active(dataset);
@@ -295,8 +310,9 @@ SecretBytes Keyring::unwrap(const WrappedKey& wrapped) const {
   const std::lock_guard lock(*mutex_);
   std::optional<SecretBytes> data_key = aes256_kwp_unwrap(find(wrapped.key_id).secret.bytes(), wrapped.bytes);
   if (!data_key || data_key->size() != kKeyBytes) {
-    throw SealError("[keyring] Expected a data key wrapped under the named key, received one that was altered or wrapped "
-                    "under another. Use an intact copy of the file.");
+    throw SealError(
+        "[keyring] Expected a data key wrapped under the named key, received one that was altered or wrapped "
+        "under another. Use an intact copy of the file.");
   }
   return std::move(*data_key);
 }

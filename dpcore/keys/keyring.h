@@ -1,4 +1,5 @@
-// A local keyring: one file, mode 0600, that holds one key-encryption key a dataset. Format: docs/formats/keyring.md.
+// A local keyring: one file, mode 0600, that holds one key-encryption key a dataset. Format:
+// docs/formats/keyring.md.
 #pragma once
 
 #include <cstddef>
@@ -26,19 +27,20 @@ struct WrappedKey {
   std::vector<std::byte> bytes;  // AES-256-KWP of a 32-byte key: 40 bytes
 };
 
-/// Throws InvalidArgument unless `dataset` is 1..256 bytes of UTF-8 without control characters and without a space at
-/// either end. The name is stored in clear in keyrings and sealed files: no patient data in it. Never used as a path.
+/// Throws InvalidArgument unless `dataset` is 1..256 bytes of UTF-8 without control characters and without a
+/// space at either end. The name is stored in clear in keyrings and sealed files: no patient data in it.
+/// Never used as a path.
 void check_dataset_name(const std::string& dataset);
 
 /// Guarantees:
-///  - The file is created with mode 0600, replaced atomically and durably (temp file, fsync, rename, fsync of the
-///    folder); after a crash it is the old or the new keyring, and two processes that add keys lose none.
+///  - The file is created with mode 0600, replaced atomically and durably (temp file, fsync, rename, fsync of
+///    the folder); after a crash it is the old or the new keyring, and two processes that add keys lose none.
 ///  - A file that is a symlink, not regular, owned by somebody else, or open to group or others is refused.
-///  - A keyring that was altered or cut by accident is refused (SHA-384 over its text). It is no defence against
-///    somebody who may write the file: who holds the keyring holds the data.
+///  - A keyring that was altered or cut by accident is refused (SHA-384 over its text). It is no defence
+///    against somebody who may write the file: who holds the keyring holds the data.
 ///  - Key material lives in SecretBytes and is never part of a message or of KeyInfo.
-/// Errors: KeyError (missing or refused file, malformed content, unknown dataset or key), InvalidArgument (dataset
-/// name), IoError (operating system). Safe for concurrent use.
+/// Errors: KeyError (missing or refused file, malformed content, unknown dataset or key), InvalidArgument
+/// (dataset name), IoError (operating system). Safe for concurrent use.
 class Keyring {
  public:
   /// Makes an empty keyring. IoError when something, even a dangling symlink, already stands at `path`.
@@ -52,8 +54,8 @@ class Keyring {
 
   /// Adds a random 256-bit key for `dataset`; does nothing when the dataset has an active key.
   void create_key(const std::string& dataset);
-  /// Retires the active key of `dataset` and adds a new one. Files sealed earlier still open.
-  /// KeyError when the dataset has no key.
+  /// Retires the active key of `dataset` and adds a new one. Files sealed earlier still open. KeyError when
+  /// the dataset has no key.
   void rotate_key(const std::string& dataset);
   /// Whether `dataset` has an active key.
   bool has_key(const std::string& dataset) const;
@@ -63,8 +65,8 @@ class Keyring {
   /// Wraps a 32-byte data key under the active key of `dataset` (AES-256-KWP, NIST SP 800-38F section 6.3).
   /// KeyError when the dataset has no active key, InvalidArgument when data_key is not 32 bytes.
   WrappedKey wrap(const std::string& dataset, std::span<const std::byte> data_key) const;
-  /// The data key. KeyError when this keyring holds no key of that id (no other key is tried), SealError when the
-  /// wrapped bytes are not intact under it.
+  /// The data key. KeyError when this keyring holds no key of that id (no other key is tried), SealError when
+  /// the wrapped bytes are not intact under it.
   SecretBytes unwrap(const WrappedKey& wrapped) const;
   /// The dataset the key of that id belongs to. KeyError when unknown.
   std::string dataset_of(const std::string& key_id) const;

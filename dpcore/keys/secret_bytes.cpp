@@ -17,20 +17,25 @@ constexpr std::size_t kLargestSecureBlock = 4096;    // a large block would only
 
 std::byte* allocate(std::size_t size) {
   if (size == 0) return nullptr;
-  static const bool initialized = CRYPTO_secure_malloc_initialized() || CRYPTO_secure_malloc_init(kSecureHeapBytes, 32);
+  static const bool initialized =
+      CRYPTO_secure_malloc_initialized() || CRYPTO_secure_malloc_init(kSecureHeapBytes, 32);
   void* data = nullptr;
   if (initialized && size <= kLargestSecureBlock) data = OPENSSL_secure_zalloc(size);
   if (data == nullptr) {
     ERR_clear_error();
     data = OPENSSL_zalloc(size);
   }
-  if (data == nullptr) throw IoError(message("[secret_bytes] Expected ", size, " bytes of memory, received none."));
+  if (data == nullptr) {
+    throw IoError(message("[secret_bytes] Expected ", size, " bytes of memory, received none."));
+  }
   return static_cast<std::byte*>(data);
 }
 
 [[noreturn]] void fail() {
   ERR_clear_error();
-  throw IoError("[random] Expected random bytes from OpenSSL, received an error. Check the entropy source of this machine.");
+  throw IoError(
+      "[random] Expected random bytes from OpenSSL, received an error. Check the entropy source of this "
+      "machine.");
 }
 
 }  // namespace

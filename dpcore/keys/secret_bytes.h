@@ -1,4 +1,5 @@
-// Memory for keys: locked and kept out of core dumps where OpenSSL's secure heap has room, wiped on release everywhere.
+// Memory for keys: locked and kept out of core dumps where OpenSSL's secure heap has room, wiped on release
+// everywhere.
 #pragma once
 
 #include <cstddef>
@@ -7,8 +8,8 @@
 namespace hushgrad {
 
 /// Owns `size` secret bytes. Move-only, so that a key has one owner and no forgotten copies.
-/// Guarantee: the bytes are overwritten before the memory is given back. They lie in OpenSSL's secure heap (mlock,
-/// MADV_DONTDUMP) while it has room and in ordinary memory otherwise. size 0 is allowed.
+/// Guarantee: the bytes are overwritten before the memory is given back. They lie in OpenSSL's secure heap
+/// (mlock, MADV_DONTDUMP) while it has room and in ordinary memory otherwise. size 0 is allowed.
 /// Errors: IoError when memory or randomness cannot be had.
 class SecretBytes {
  public:

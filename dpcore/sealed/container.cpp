@@ -52,7 +52,8 @@ SecretBytes payload_key(const SecretBytes& data_key) {
   return key;
 }
 
-// Binds every segment to prefix and core, but not to the key block: the data key may be wrapped anew without re-encryption.
+// Binds every segment to prefix and core, but not to the key block: the data key may be wrapped anew without
+// re-encryption.
 std::vector<std::byte> payload_context(std::span<const std::byte> prefix_and_core) {
   std::vector<std::byte> context;
   append(context, text_bytes(kPayloadContext));
@@ -70,7 +71,8 @@ struct Scratch {
 template <typename Work>
 void for_each_segment(std::uint64_t first, std::uint64_t last, const Work& work) {
   const auto most = static_cast<std::uint64_t>(std::clamp(omp_get_max_threads(), 1, kMaxThreads));
-  const int threads = static_cast<int>(std::clamp<std::uint64_t>((last - first) / kSegmentsPerThread, 1, most));
+  const int threads =
+      static_cast<int>(std::clamp<std::uint64_t>((last - first) / kSegmentsPerThread, 1, most));
   std::atomic<std::uint64_t> next{first};
   std::atomic<bool> failed{false};
   std::exception_ptr error;
@@ -82,7 +84,9 @@ void for_each_segment(std::uint64_t first, std::uint64_t last, const Work& work)
     } catch (...) {
       if (!failed.exchange(true)) error = std::current_exception();
     }
-    if (omp_get_thread_num() != 0) OPENSSL_thread_stop();  // or each pool thread keeps its own random generator for good
+    if (omp_get_thread_num() != 0) {
+      OPENSSL_thread_stop();  // or each pool thread keeps its own random generator for good
+    }
   }
   if (error) std::rethrow_exception(error);
 }
@@ -103,7 +107,9 @@ class Gather {
 
   // `size` bytes at `offset`: in place where one chunk holds them all, else copied to `room`.
   std::span<const std::byte> get(std::uint64_t offset, std::size_t size, std::span<std::byte> room) const {
-    auto i = static_cast<std::size_t>(std::upper_bound(starts_.begin(), starts_.end(), offset) - starts_.begin()) - 1;
+    auto i =
+        static_cast<std::size_t>(std::upper_bound(starts_.begin(), starts_.end(), offset) - starts_.begin()) -
+        1;
     if (offset - starts_[i] + size <= chunks_[i].size()) return chunks_[i].subspan(offset - starts_[i], size);
     for (std::size_t done = 0; done < size; ++i) {
       const auto part = chunks_[i].subspan(static_cast<std::size_t>(offset + done - starts_[i]));
@@ -143,8 +149,12 @@ struct Container::Header {
   static Header open(const std::string& path);
   Floe authenticate(const Keyring& keyring) const;
 
-  std::span<const std::byte> before_key_block() const { return std::span(bytes).first(bytes.size() - kTailBytes); }
-  std::span<const std::byte> key_block() const { return std::span(bytes).last(kTailBytes).first(kKeyBlockBytes); }
+  std::span<const std::byte> before_key_block() const {
+    return std::span(bytes).first(bytes.size() - kTailBytes);
+  }
+  std::span<const std::byte> key_block() const {
+    return std::span(bytes).last(kTailBytes).first(kKeyBlockBytes);
+  }
   std::string core() const {
     const auto text = before_key_block().subspan(Format::kPrefixBytes);
     return {reinterpret_cast<const char*>(text.data()), text.size()};
@@ -165,13 +175,15 @@ std::size_t Container::Header::check_prefix(std::span<const std::byte> prefix) {
   const std::uint64_t suite = read_big_endian(prefix.subspan(10, 2));
   const std::uint64_t flags = read_big_endian(prefix.subspan(12, 4));
   if (version != Format::kVersion || suite != Format::kSuite || flags != Format::kFlags) {
-    throw SealError(message("[open_sealed] Expected version 1, suite 1, flags 0, received unsupported version ", version,
-                            ", suite ", suite, ", flags ", flags, ". Open it with the hushgrad that wrote it."));
+    throw SealError(
+        message("[open_sealed] Expected version 1, suite 1, flags 0, received unsupported version ", version,
+                ", suite ", suite, ", flags ", flags, ". Open it with the hushgrad that wrote it."));
   }
   const std::uint64_t payload_bytes = read_big_endian(prefix.subspan(16, 8));
   const std::uint64_t core_bytes = read_big_endian(prefix.subspan(24, 4));
   if (payload_bytes == 0 || payload_bytes > kMaxPayload || core_bytes > Format::kMaxCoreBytes) {
-    throw SealError("[open_sealed] Expected lengths within the format's limits, received others. Use an intact copy.");
+    throw SealError(
+        "[open_sealed] Expected lengths within the format's limits, received others. Use an intact copy.");
   }
   return static_cast<std::size_t>(core_bytes);
 }
@@ -180,26 +192,31 @@ void Container::Header::check_file_length(std::uint64_t file_bytes, const std::s
   const std::uint64_t expected =
       bytes.size() + payload_bytes + count_segments(payload_bytes) * Floe::kSegmentOverhead;
   if (file_bytes == expected) return;
-  throw SealError(message("[open_sealed] Expected ", path, " to be ", expected, " bytes long, received ", file_bytes,
-                          file_bytes < expected ? ": it is truncated" : ": it has trailing bytes",
+  throw SealError(message("[open_sealed] Expected ", path, " to be ", expected, " bytes long, received ",
+                          file_bytes, file_bytes < expected ? ": it is truncated" : ": it has trailing bytes",
                           ". Use an intact copy."));
 }
 
 Container::Header Container::Header::open(const std::string& path) {
-  if (path.find('\0') != path.npos) throw InvalidArgument("[open_sealed] Expected a path without NUL, received one with it.");
+  if (path.find('\0') != path.npos) {
+    throw InvalidArgument("[open_sealed] Expected a path without NUL, received one with it.");
+  }
   Header header{Descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)), 0, {}};
   struct stat status;
   if (header.file.get() < 0 || ::fstat(header.file.get(), &status) != 0) {
-    throw IoError(message("[open_sealed] Expected a readable file at ", path, ", received: ", std::strerror(errno), "."));
+    throw IoError(message("[open_sealed] Expected a readable file at ", path,
+                          ", received: ", std::strerror(errno), "."));
   }
-  if (!S_ISREG(status.st_mode)) throw IoError(message("[open_sealed] Expected a regular file at ", path, ", received another kind."));
+  if (!S_ISREG(status.st_mode)) {
+    throw IoError(message("[open_sealed] Expected a regular file at ", path, ", received another kind."));
+  }
   const auto file_bytes = static_cast<std::uint64_t>(status.st_size);
 
   const auto read = [&](std::size_t size) {
     header.bytes.resize(size);
     if (file_bytes >= size && read_at(header.file.get(), 0, header.bytes, path)) return;
-    throw SealError(message("[open_sealed] Expected a header of ", size, " bytes in ", path, ", received ", file_bytes,
-                            " bytes: it is truncated. Use an intact copy."));
+    throw SealError(message("[open_sealed] Expected a header of ", size, " bytes in ", path, ", received ",
+                            file_bytes, " bytes: it is truncated. Use an intact copy."));
   };
   read(Format::kPrefixBytes);
   read(Format::kPrefixBytes + check_prefix(header.bytes) + kTailBytes);
@@ -214,19 +231,22 @@ Floe Container::Header::authenticate(const Keyring& keyring) const {
   const SecretBytes data_key = keyring.unwrap({key_id(), {wrapped.begin(), wrapped.end()}});
   const auto covered = std::span(bytes).first(bytes.size() - Floe::kHeaderBytes - Format::kMacBytes);
   if (!equal_in_constant_time(key_block_mac(data_key, covered), key_block().last(Format::kMacBytes))) {
-    throw SealError("[open_sealed] Expected the header that was sealed, received one that was altered or belongs to another "
-                    "file. Use an intact copy.");
+    throw SealError(
+        "[open_sealed] Expected the header that was sealed, received one that was altered or belongs to "
+        "another file. Use an intact copy.");
   }
-  return Floe::start_decryption(payload_key(data_key).bytes(), payload_context(before_key_block()), Format::kSegmentBytes,
-                                std::span(bytes).last(Floe::kHeaderBytes));
+  return Floe::start_decryption(payload_key(data_key).bytes(), payload_context(before_key_block()),
+                                Format::kSegmentBytes, std::span(bytes).last(Floe::kHeaderBytes));
 }
 
 void write_container(const std::string& path, const std::string& dataset, const std::string& core,
-                     std::span<const std::span<const std::byte>> chunks, const Keyring& keyring, IfExists if_exists) {
+                     std::span<const std::span<const std::byte>> chunks, const Keyring& keyring,
+                     IfExists if_exists) {
   const Gather payload(chunks);
   if (payload.size() == 0 || core.size() > Format::kMaxCoreBytes) {
     throw InvalidArgument(message("[write_sealed] Expected a payload and at most ", Format::kMaxCoreBytes,
-                                  " bytes of core, received ", payload.size(), " and ", core.size(), " bytes."));
+                                  " bytes of core, received ", payload.size(), " and ", core.size(),
+                                  " bytes."));
   }
   const SecretBytes data_key = SecretBytes::random(Floe::kKeyBytes);
   const WrappedKey wrapped = keyring.wrap(dataset, data_key.bytes());
@@ -253,7 +273,8 @@ void write_container(const std::string& path, const std::string& dataset, const 
   file.publish();
 }
 
-Container::Container(const std::string& path, const Keyring& keyring) : Container(path, keyring, Header::open(path)) {}
+Container::Container(const std::string& path, const Keyring& keyring)
+    : Container(path, keyring, Header::open(path)) {}
 
 Container::Container(const std::string& path, const Keyring& keyring, Header header)
     : path_(path),
@@ -267,9 +288,11 @@ Container::Container(const std::string& path, const Keyring& keyring, Header hea
 std::string Container::unauthenticated_core(const std::string& path) { return Header::open(path).core(); }
 
 // Only authentic bytes come out of here: `plaintext` is the object's own memory until this returns.
-void Container::decrypt(std::uint64_t position, std::span<std::byte> segment, std::span<std::byte> plaintext) const {
+void Container::decrypt(std::uint64_t position, std::span<std::byte> segment,
+                        std::span<std::byte> plaintext) const {
   if (!read_at(file_.get(), body_offset_ + position * Format::kSegmentBytes, segment, path_)) {
-    throw SealError(message("[read_sealed] Expected segment ", position, " of ", path_, ", received the end of the file: it "
+    throw SealError(message("[read_sealed] Expected segment ", position, " of ", path_,
+                            ", received the end of the file: it "
                             "was truncated while open."));
   }
   floe_.decrypt_segment(position, position + 1 == count_segments(payload_bytes_), segment, plaintext);
@@ -289,8 +312,8 @@ void Container::read_part(std::uint64_t position, std::size_t from, std::span<st
 
 void Container::read(std::uint64_t offset, std::span<std::byte> out) const {
   if (offset > payload_bytes_ || out.size() > payload_bytes_ - offset) {
-    throw InvalidArgument(message("[read_sealed] Expected a range within ", payload_bytes_, " bytes, received ", out.size(),
-                                  " bytes at ", offset, "."));
+    throw InvalidArgument(message("[read_sealed] Expected a range within ", payload_bytes_,
+                                  " bytes, received ", out.size(), " bytes at ", offset, "."));
   }
   if (out.empty()) return;
   try {
@@ -308,7 +331,8 @@ void Container::read_segments(std::uint64_t offset, std::span<std::byte> out) co
     const std::size_t size = segment_plaintext(i, payload_bytes_);
     const std::uint64_t from = std::max(offset, start);
     const std::uint64_t to = std::min(end, start + size);
-    const auto part = out.subspan(static_cast<std::size_t>(from - offset), static_cast<std::size_t>(to - from));
+    const auto part =
+        out.subspan(static_cast<std::size_t>(from - offset), static_cast<std::size_t>(to - from));
     if (part.size() < size) return read_part(i, static_cast<std::size_t>(from - start), part);
     const auto plaintext = scratch.plaintext.bytes().first(size);
     decrypt(i, std::span(scratch.segment).first(size + Floe::kSegmentOverhead), plaintext);
@@ -319,7 +343,8 @@ void Container::read_segments(std::uint64_t offset, std::span<std::byte> out) co
 void Container::verify_all() const {
   for_each_segment(0, count_segments(payload_bytes_), [&](std::uint64_t i, Scratch& scratch) {
     const std::size_t size = segment_plaintext(i, payload_bytes_);
-    decrypt(i, std::span(scratch.segment).first(size + Floe::kSegmentOverhead), scratch.plaintext.bytes().first(size));
+    decrypt(i, std::span(scratch.segment).first(size + Floe::kSegmentOverhead),
+            scratch.plaintext.bytes().first(size));
   });
 }
 

@@ -1,5 +1,6 @@
-// The container of a sealed file: an authenticated header with one opaque core text, and an encrypted payload that can be
-// read at any place. What core and payload mean is sealed_file.h's business. Format: docs/formats/sealed_file.md.
+// The container of a sealed file: an authenticated header with one opaque core text, and an encrypted payload
+// that can be read at any place. What core and payload mean is sealed_file.h's business. Format:
+// docs/formats/sealed_file.md.
 #pragma once
 
 #include <cstddef>
@@ -22,7 +23,8 @@ namespace hushgrad {
 struct ContainerFormat {
   static constexpr char kMagic[] = "HGSEALED";  // 8 bytes in the file
   static constexpr std::uint64_t kVersion = 1;
-  static constexpr std::uint64_t kSuite = 1;  // AES-256-KWP, HMAC-SHA-384, HKDF-Expand-SHA-384, FLOE with AES-256-GCM
+  // AES-256-KWP, HMAC-SHA-384, HKDF-Expand-SHA-384, FLOE with AES-256-GCM
+  static constexpr std::uint64_t kSuite = 1;
   static constexpr std::uint64_t kFlags = 0;
   static constexpr std::size_t kPrefixBytes = 28;
   static constexpr std::size_t kMaxCoreBytes = 1024 * 1024;
@@ -33,17 +35,18 @@ struct ContainerFormat {
   static constexpr std::uint64_t kMaxSegments = std::uint64_t{1} << 32;
 };
 
-/// Seals `chunks`, one after the other, as the payload (at least one byte) beside `core` (at most 1 MiB), under the active
-/// key of `dataset`. Writes as DurableFile does; memory about 2 MiB a thread.
+/// Seals `chunks`, one after the other, as the payload (at least one byte) beside `core` (at most 1 MiB),
+/// under the active key of `dataset`. Writes as DurableFile does; memory about 2 MiB a thread.
 /// Errors: InvalidArgument (sizes), KeyError (no key), IoError.
 void write_container(const std::string& path, const std::string& dataset, const std::string& core,
-                     std::span<const std::span<const std::byte>> chunks, const Keyring& keyring, IfExists if_exists);
+                     std::span<const std::span<const std::byte>> chunks, const Keyring& keyring,
+                     IfExists if_exists);
 
 /// An open container whose header is authentic. Safe for concurrent reads.
 class Container {
  public:
-  /// Checks magic, version, suite, flags and all lengths, then unwraps the data key, authenticates the header, and only
-  /// then believes it. SealError, KeyError, IoError.
+  /// Checks magic, version, suite, flags and all lengths, then unwraps the data key, authenticates the
+  /// header, and only then believes it. SealError, KeyError, IoError.
   Container(const std::string& path, const Keyring& keyring);
   /// The core text of a file whose header is well formed, read without a key. SealError, IoError.
   static std::string unauthenticated_core(const std::string& path);
@@ -53,8 +56,8 @@ class Container {
   const std::string& dataset() const { return dataset_; }
   std::uint64_t payload_bytes() const { return payload_bytes_; }
 
-  /// Decrypts payload bytes [offset, offset + out.size()); only authenticated bytes reach `out`, and on error it is
-  /// zeroed. InvalidArgument when the range leaves the payload, SealError, IoError.
+  /// Decrypts payload bytes [offset, offset + out.size()); only authenticated bytes reach `out`, and on error
+  /// it is zeroed. InvalidArgument when the range leaves the payload, SealError, IoError.
   void read(std::uint64_t offset, std::span<std::byte> out) const;
   /// Authenticates every segment. SealError, IoError.
   void verify_all() const;
@@ -62,7 +65,8 @@ class Container {
  private:
   struct Header;
   static constexpr std::uint64_t kNothing = UINT64_MAX;
-  // The plaintext of one segment. Neighbouring small tensors share a segment; keeping the last one spares its decryption.
+  // The plaintext of one segment. Neighbouring small tensors share a segment; keeping the last one spares its
+  // decryption.
   struct Cache {
     std::mutex mutex;
     std::uint64_t position = kNothing;

@@ -35,22 +35,24 @@ std::vector<std::byte> place(std::uint64_t position, bool is_final) {
 }
 
 [[noreturn]] void refuse_segment(std::uint64_t position) {
-  throw SealError(message("[floe] Expected segment ", position,
-                          " as it was sealed, received one that was altered, cut or moved. Use an intact copy."));
+  throw SealError(
+      message("[floe] Expected segment ", position,
+              " as it was sealed, received one that was altered, cut or moved. Use an intact copy."));
 }
 
 }  // namespace
 
-Floe::Floe(std::span<const std::byte> key, std::span<const std::byte> associated_data, std::uint32_t segment_bytes,
-           std::span<const std::byte> iv)
+Floe::Floe(std::span<const std::byte> key, std::span<const std::byte> associated_data,
+           std::uint32_t segment_bytes, std::span<const std::byte> iv)
     : segment_bytes_(segment_bytes),
       associated_data_(associated_data.begin(), associated_data.end()),
       message_key_(kMessageKeyBytes) {
-  if (key.size() != kKeyBytes || associated_data.size() > kMaxAssociatedData || segment_bytes <= kSegmentOverhead ||
+  if (key.size() != kKeyBytes || associated_data.size() > kMaxAssociatedData ||
+      segment_bytes <= kSegmentOverhead ||
       segment_bytes > static_cast<std::uint32_t>(std::numeric_limits<std::int32_t>::max())) {
     throw InvalidArgument(message("[floe] Expected a key of 32 bytes, at most ", kMaxAssociatedData,
-                                  " bytes of associated data and segments of 33..2^31-1 bytes, received ", key.size(), ", ",
-                                  associated_data.size(), " and ", segment_bytes, "."));
+                                  " bytes of associated data and segments of 33..2^31-1 bytes, received ",
+                                  key.size(), ", ", associated_data.size(), " and ", segment_bytes, "."));
   }
   std::span<std::byte> header(header_);
   const std::vector<std::byte> parameters = encode_parameters(segment_bytes);
@@ -61,7 +63,8 @@ Floe::Floe(std::span<const std::byte> key, std::span<const std::byte> associated
 }
 
 // FLOE_KDF: HKDF-Expand over parameters, IV, purpose and associated data, in this order.
-void Floe::derive(std::span<const std::byte> key, std::span<const std::byte> purpose, std::span<std::byte> out) const {
+void Floe::derive(std::span<const std::byte> key, std::span<const std::byte> purpose,
+                  std::span<std::byte> out) const {
   std::vector<std::byte> info;
   append(info, std::span(header_).first(kParameterBytes + kIvBytes));
   append(info, purpose);
@@ -79,12 +82,14 @@ Floe Floe::start_encryption(std::span<const std::byte> key, std::span<const std:
 Floe Floe::start_decryption(std::span<const std::byte> key, std::span<const std::byte> associated_data,
                             std::uint32_t segment_bytes, std::span<const std::byte> header) {
   if (header.size() != kHeaderBytes) {
-    throw SealError(message("[floe] Expected a header of ", kHeaderBytes, " bytes, received ", header.size(), "."));
+    throw SealError(
+        message("[floe] Expected a header of ", kHeaderBytes, " bytes, received ", header.size(), "."));
   }
   Floe floe(key, associated_data, segment_bytes, header.subspan(kParameterBytes, kIvBytes));
   if (!equal_in_constant_time(floe.header_, header)) {
-    throw SealError("[floe] Expected a payload header made with this key, context and segment length, received another. "
-                    "Use an intact copy of the file.");
+    throw SealError(
+        "[floe] Expected a payload header made with this key, context and segment length, received another. "
+        "Use an intact copy of the file.");
   }
   return floe;
 }
@@ -98,14 +103,16 @@ SecretBytes Floe::segment_key(std::uint64_t position) const {
   return key;
 }
 
-void Floe::check_segment(std::uint64_t position, bool is_final, std::size_t plaintext, std::size_t segment) const {
+void Floe::check_segment(std::uint64_t position, bool is_final, std::size_t plaintext,
+                         std::size_t segment) const {
   const bool length_fits = is_final ? plaintext <= plaintext_bytes() : plaintext == plaintext_bytes();
   // The last position is kept for a final segment: a message that could not end would be no message.
   const bool position_fits = position < kMaxSegments - (is_final ? 0 : 1);
   if (length_fits && position_fits && segment == plaintext + kSegmentOverhead) return;
-  throw InvalidArgument(message("[floe] Expected a position below 2^40 and ", is_final ? "at most " : "exactly ",
-                                plaintext_bytes(), " plaintext bytes in a segment 32 bytes longer, received position ",
-                                position, ", ", plaintext, " and ", segment, " bytes."));
+  throw InvalidArgument(message("[floe] Expected a position below 2^40 and ",
+                                is_final ? "at most " : "exactly ", plaintext_bytes(),
+                                " plaintext bytes in a segment 32 bytes longer, received position ", position,
+                                ", ", plaintext, " and ", segment, " bytes."));
 }
 
 void Floe::encrypt_segment(std::uint64_t position, bool is_final, std::span<const std::byte> plaintext,
@@ -129,15 +136,18 @@ void Floe::encrypt_segment_with_iv(std::uint64_t position, bool is_final, std::s
 void Floe::decrypt_segment(std::uint64_t position, bool is_final, std::span<const std::byte> segment,
                            std::span<std::byte> plaintext) const {
   check_segment(position, is_final, plaintext.size(), segment.size());
-  if (read_big_endian(segment.first(kLengthBytes)) != (is_final ? segment.size() : kNotFinal)) refuse_segment(position);
-  const bool authentic =
-      gcm_open(segment_key(position).bytes(), segment.subspan(kLengthBytes, kGcmIvBytes), place(position, is_final),
-               segment.subspan(kLengthBytes + kGcmIvBytes, plaintext.size()), segment.last(kGcmTagBytes), plaintext);
+  if (read_big_endian(segment.first(kLengthBytes)) != (is_final ? segment.size() : kNotFinal)) {
+    refuse_segment(position);
+  }
+  const bool authentic = gcm_open(
+      segment_key(position).bytes(), segment.subspan(kLengthBytes, kGcmIvBytes), place(position, is_final),
+      segment.subspan(kLengthBytes + kGcmIvBytes, plaintext.size()), segment.last(kGcmTagBytes), plaintext);
   if (!authentic) refuse_segment(position);
 }
 
-std::vector<std::byte> floe_encrypt(std::span<const std::byte> key, std::span<const std::byte> associated_data,
-                                    std::uint32_t segment_bytes, std::span<const std::byte> plaintext) {
+std::vector<std::byte> floe_encrypt(std::span<const std::byte> key,
+                                    std::span<const std::byte> associated_data, std::uint32_t segment_bytes,
+                                    std::span<const std::byte> plaintext) {
   const Floe floe = Floe::start_encryption(key, associated_data, segment_bytes);
   const std::size_t room = floe.plaintext_bytes();
   const std::size_t segments = std::max<std::size_t>(1, (plaintext.size() + room - 1) / room);
@@ -152,15 +162,16 @@ std::vector<std::byte> floe_encrypt(std::span<const std::byte> key, std::span<co
   return out;
 }
 
-std::vector<std::byte> floe_decrypt(std::span<const std::byte> key, std::span<const std::byte> associated_data,
-                                    std::uint32_t segment_bytes, std::span<const std::byte> sealed) {
+std::vector<std::byte> floe_decrypt(std::span<const std::byte> key,
+                                    std::span<const std::byte> associated_data, std::uint32_t segment_bytes,
+                                    std::span<const std::byte> sealed) {
   const Floe floe = Floe::start_decryption(key, associated_data, segment_bytes,
                                            sealed.first(std::min(sealed.size(), Floe::kHeaderBytes)));
   std::span<const std::byte> rest = sealed.subspan(Floe::kHeaderBytes);
   std::vector<std::byte> out(rest.size());
   std::size_t written = 0;
-  // The length of the whole message decides which segment is the last; a cut or an addition makes another one the last,
-  // which then fails to authenticate.
+  // The length of the whole message decides which segment is the last; a cut or an addition makes another one
+  // the last, which then fails to authenticate.
   for (std::uint64_t position = 0;; ++position) {
     const bool is_final = rest.size() <= segment_bytes;
     const auto segment = rest.first(is_final ? rest.size() : segment_bytes);

@@ -12,14 +12,14 @@
 
 namespace hushgrad {
 
-/// One FLOE message, to encrypt or to decrypt: a 74-byte header and numbered segments. Every segment but the last is
-/// exactly segment_bytes long; a segment is 32 bytes longer than its plaintext.
-/// Guarantees: authenticated encryption that binds each segment to the key, the associated data, its position and whether
-/// it is the last; the header commits to the key. A fresh random IV a message and a segment, a fresh AES key every 2^20
-/// segments. Segments may be handled in any order and from several threads at once.
-/// The caller must encrypt each position once, end with exactly one final segment, and when decrypting must take position,
-/// `is_final` and the number of segments from something authenticated, never from the segment itself: otherwise cuts go
-/// unnoticed and the commitment is lost.
+/// One FLOE message, to encrypt or to decrypt: a 74-byte header and numbered segments. Every segment but the
+/// last is exactly segment_bytes long; a segment is 32 bytes longer than its plaintext.
+/// Guarantees: authenticated encryption that binds each segment to the key, the associated data, its position
+/// and whether it is the last; the header commits to the key. A fresh random IV a message and a segment, a
+/// fresh AES key every 2^20 segments. Segments may be handled in any order and from several threads at once.
+/// The caller must encrypt each position once, end with exactly one final segment, and when decrypting must
+/// take position, `is_final` and the number of segments from something authenticated, never from the segment
+/// itself: otherwise cuts go unnoticed and the commitment is lost.
 /// Errors: InvalidArgument (lengths), SealError (does not decrypt), IoError (OpenSSL).
 class Floe {
  public:
@@ -44,17 +44,19 @@ class Floe {
   /// Encrypts plaintext_bytes() bytes (0..plaintext_bytes() when final) into `segment`, 32 bytes longer.
   void encrypt_segment(std::uint64_t position, bool is_final, std::span<const std::byte> plaintext,
                        std::span<std::byte> segment) const;
-  /// Decrypts into `plaintext`, 32 bytes shorter than `segment`. On SealError `plaintext` is zeroed or untouched; until
-  /// the call returns it must not be shown to anybody.
+  /// Decrypts into `plaintext`, 32 bytes shorter than `segment`. On SealError `plaintext` is zeroed or
+  /// untouched; until the call returns it must not be shown to anybody.
   void decrypt_segment(std::uint64_t position, bool is_final, std::span<const std::byte> segment,
                        std::span<std::byte> plaintext) const;
 
  private:
-  friend struct InsecureFloeForTests;  // fixed IVs and fast key rotation, for published vectors; defined in tests only
+  friend struct InsecureFloeForTests;  // fixed IVs and fast key rotation, for published vectors; defined in
+                                       // tests only
 
-  Floe(std::span<const std::byte> key, std::span<const std::byte> associated_data, std::uint32_t segment_bytes,
-       std::span<const std::byte> iv);
-  void derive(std::span<const std::byte> key, std::span<const std::byte> purpose, std::span<std::byte> out) const;
+  Floe(std::span<const std::byte> key, std::span<const std::byte> associated_data,
+       std::uint32_t segment_bytes, std::span<const std::byte> iv);
+  void derive(std::span<const std::byte> key, std::span<const std::byte> purpose,
+              std::span<std::byte> out) const;
   SecretBytes segment_key(std::uint64_t position) const;
   void check_segment(std::uint64_t position, bool is_final, std::size_t plaintext, std::size_t segment) const;
   void encrypt_segment_with_iv(std::uint64_t position, bool is_final, std::span<const std::byte> iv,
@@ -68,10 +70,12 @@ class Floe {
 };
 
 /// A whole message: header and all segments. For data that fits in memory.
-std::vector<std::byte> floe_encrypt(std::span<const std::byte> key, std::span<const std::byte> associated_data,
-                                    std::uint32_t segment_bytes, std::span<const std::byte> plaintext);
+std::vector<std::byte> floe_encrypt(std::span<const std::byte> key,
+                                    std::span<const std::byte> associated_data, std::uint32_t segment_bytes,
+                                    std::span<const std::byte> plaintext);
 /// The plaintext of a whole message. SealError when anything in it was altered, cut, added or moved.
-std::vector<std::byte> floe_decrypt(std::span<const std::byte> key, std::span<const std::byte> associated_data,
-                                    std::uint32_t segment_bytes, std::span<const std::byte> message);
+std::vector<std::byte> floe_decrypt(std::span<const std::byte> key,
+                                    std::span<const std::byte> associated_data, std::uint32_t segment_bytes,
+                                    std::span<const std::byte> message);
 
 }  // namespace hushgrad

@@ -19,7 +19,10 @@ from hushgrad.keys import Keyring
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", "from hushgrad.cli import main; main()", *arguments], capture_output=True, text=True, check=False
+        [sys.executable, "-c", "from hushgrad.cli import main; main()", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 

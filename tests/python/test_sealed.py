@@ -45,7 +45,12 @@ def keyring(tmp_path: Path) -> Any:
 def test_round_trip(tmp_path: Path, keyring: Any) -> None:
     path = str(tmp_path / "a")
     weights = array.array("f", [random.random() for _ in range(600_000)])
-    tensors = [("w", "F32", [600_000], weights), ("b", "U8", [3], b"abc"), ("none", "I64", [0], b""), ("s", "I64", [], bytes(8))]
+    tensors = [
+        ("w", "F32", [600_000], weights),
+        ("b", "U8", [3], b"abc"),
+        ("none", "I64", [0], b""),
+        ("s", "I64", [], bytes(8)),
+    ]
     _core.write_sealed(path, CORE, '{"lr": 0.1}', tensors, keyring)
     reader = _core.SealedReader(path, keyring)
     assert reader.core == CORE
@@ -163,10 +168,11 @@ SAVE_FOREVER = """
 import sys
 from hushgrad import _core
 path, keys, core = sys.argv[1], _core.Keyring(sys.argv[2]), eval(sys.argv[3])
+size = 3 * 2**20
 print("ready", flush=True)
 for n in range(10**9):
     core["step"] = n
-    _core.write_sealed(path, core, "{}", [("w", "U8", [3 * 2**20], bytes([n % 251]) * (3 * 2**20))], keys, overwrite=True)
+    _core.write_sealed(path, core, "{}", [("w", "U8", [size], bytes([n % 251]) * size)], keys, overwrite=True)
 """
 
 
@@ -176,7 +182,8 @@ def test_kill_during_save_leaves_a_complete_file(tmp_path: Path, keyring: Any) -
     steps = set()
     for _ in range(12):
         child = subprocess.Popen(
-            [sys.executable, "-c", SAVE_FOREVER, str(path), str(tmp_path / "k"), repr(CORE)], stdout=subprocess.PIPE
+            [sys.executable, "-c", SAVE_FOREVER, str(path), str(tmp_path / "k"), repr(CORE)],
+            stdout=subprocess.PIPE,
         )
         assert child.stdout is not None and child.stdout.readline() == b"ready\n"
         time.sleep(random.uniform(0.0, 0.15))

@@ -20,7 +20,9 @@ void bind_keys(py::module_& m) {
       .def("has_key", &Keyring::has_key, py::arg("dataset"))
       .def("list", [](const Keyring& self) {
         py::list rows;
-        for (const KeyInfo& key : self.list()) rows.append(py::make_tuple(key.id, key.dataset, key.created, key.state));
+        for (const KeyInfo& key : self.list()) {
+          rows.append(py::make_tuple(key.id, key.dataset, key.created, key.state));
+        }
         return rows;
       });
 }

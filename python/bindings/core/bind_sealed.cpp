@@ -15,20 +15,24 @@ using Unlocked = py::call_guard<py::gil_scoped_release>;
 // Names, dtype, shape, buffer.
 using NamedBuffer = std::tuple<std::string, std::string, std::vector<std::int64_t>, py::buffer>;
 
-// A C-contiguous view of a Python object's memory, held until destruction; PyBUF_WRITABLE asks for one to write to.
+// A C-contiguous view of a Python object's memory, held until destruction; PyBUF_WRITABLE asks for one to
+// write to.
 class View {
  public:
   View(const py::buffer& object, int flags) {
     if (PyObject_GetBuffer(object.ptr(), &view_, PyBUF_C_CONTIGUOUS | flags) != 0) {
       PyErr_Clear();
-      throw InvalidArgument("[sealed] Expected a contiguous buffer (writable, to read into it), received another. "
-                            "Pass a contiguous array.");
+      throw InvalidArgument(
+          "[sealed] Expected a contiguous buffer (writable, to read into it), received another. "
+          "Pass a contiguous array.");
     }
   }
   ~View() { PyBuffer_Release(&view_); }
   View(const View&) = delete;
   View& operator=(const View&) = delete;
-  std::span<std::byte> bytes() const { return {static_cast<std::byte*>(view_.buf), static_cast<std::size_t>(view_.len)}; }
+  std::span<std::byte> bytes() const {
+    return {static_cast<std::byte*>(view_.buf), static_cast<std::size_t>(view_.len)};
+  }
 
  private:
   Py_buffer view_;
@@ -49,19 +53,21 @@ SealedCore core_from(const py::dict& fields) {
   take("ledger_sequence", core.ledger_sequence);
   take("ledger_hash", core.ledger_hash);
   take("epsilon_json", core.epsilon_json);
-  if (known != fields.size()) throw InvalidArgument("[write_sealed] Expected only the fields of the core, received others.");
+  if (known != fields.size()) {
+    throw InvalidArgument("[write_sealed] Expected only the fields of the core, received others.");
+  }
   return core;
 }
 
 py::dict core_to(const SealedCore& core) {
   using namespace pybind11::literals;
-  return py::dict("dataset"_a = core.dataset, "run_id"_a = core.run_id, "step"_a = core.step, "plan_json"_a = core.plan_json,
-                  "ledger_sequence"_a = core.ledger_sequence, "ledger_hash"_a = core.ledger_hash,
-                  "epsilon_json"_a = core.epsilon_json);
+  return py::dict("dataset"_a = core.dataset, "run_id"_a = core.run_id, "step"_a = core.step,
+                  "plan_json"_a = core.plan_json, "ledger_sequence"_a = core.ledger_sequence,
+                  "ledger_hash"_a = core.ledger_hash, "epsilon_json"_a = core.epsilon_json);
 }
 
-void write(const std::string& path, const py::dict& core, const std::string& meta_json, const std::vector<NamedBuffer>& tensors,
-           const Keyring& keyring, bool overwrite) {
+void write(const std::string& path, const py::dict& core, const std::string& meta_json,
+           const std::vector<NamedBuffer>& tensors, const Keyring& keyring, bool overwrite) {
   const SealedCore fields = core_from(core);
   std::vector<std::unique_ptr<View>> views;
   std::vector<SealedTensor> parts;
@@ -94,19 +100,22 @@ void read_into(const SealedReader& self, const std::string& name, const py::buff
 }  // namespace
 
 void bind_sealed(py::module_& m) {
-  m.def("write_sealed", &write, py::arg("path"), py::arg("core"), py::arg("meta_json"), py::arg("tensors"), py::arg("keyring"),
-        py::arg("overwrite") = false,
-        "Seals [(name, dtype, shape, buffer)] and a JSON text under the key of core['dataset']; see docs/formats/sealed_file.md.");
-  m.def("inspect_sealed",
-        [](const std::string& path) {
-          SealedCore core;
-          {
-            py::gil_scoped_release release;
-            core = inspect_sealed(path);
-          }
-          return core_to(core);
-        },
-        py::arg("path"), "The core a file claims, without a key: UNAUTHENTICATED, never a basis for a decision.");
+  m.def("write_sealed", &write, py::arg("path"), py::arg("core"), py::arg("meta_json"), py::arg("tensors"),
+        py::arg("keyring"), py::arg("overwrite") = false,
+        "Seals [(name, dtype, shape, buffer)] and a JSON text under the key of core['dataset']; see "
+        "docs/formats/sealed_file.md.");
+  m.def(
+      "inspect_sealed",
+      [](const std::string& path) {
+        SealedCore core;
+        {
+          py::gil_scoped_release release;
+          core = inspect_sealed(path);
+        }
+        return core_to(core);
+      },
+      py::arg("path"),
+      "The core a file claims, without a key: UNAUTHENTICATED, never a basis for a decision.");
   py::class_<SealedReader::Entry>(m, "SealedEntry")
       .def_readonly("name", &SealedReader::Entry::name)
       .def_readonly("dtype", &SealedReader::Entry::dtype)
@@ -119,7 +128,8 @@ void bind_sealed(py::module_& m) {
       .def_property_readonly("meta_json", &SealedReader::meta_json)
       .def_property_readonly("tensors", &SealedReader::tensors)
       .def("read", &read, py::arg("name"), "The bytes of a tensor.")
-      .def("read_into", &read_into, py::arg("name"), py::arg("out"), "Fills a writable buffer of the tensor's length.")
+      .def("read_into", &read_into, py::arg("name"), py::arg("out"),
+           "Fills a writable buffer of the tensor's length.")
       .def("verify_all", &SealedReader::verify_all, Unlocked(), "Authenticates every segment of the file.");
 }
 

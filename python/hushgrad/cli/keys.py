@@ -36,7 +36,8 @@ def list_keys(keyring: KeyringPath = DEFAULT, json: Json = False) -> None:
         rows = [{"id": k.id, "dataset": k.dataset, "state": k.state, "created": k.created.isoformat()} for k in keys]
         print_json({"keys": rows})
     elif keys:
-        print_table(("id", "dataset", "state", "created"), [(k.id, k.dataset, k.state, f"{k.created:%F %T}Z") for k in keys])
+        rows_shown = [(k.id, k.dataset, k.state, f"{k.created:%F %T}Z") for k in keys]
+        print_table(("id", "dataset", "state", "created"), rows_shown)
     else:
         print_line("no keys yet; make one with: hushgrad keys create --dataset NAME")
 

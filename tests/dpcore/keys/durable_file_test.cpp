@@ -189,7 +189,8 @@ TEST(DurableFile, StaysInTheFolderThatWasOpened) {
 
 TEST(DurableFile, RefusesPathsThatNameNoFile) {
   const TemporaryFolder folder;
-  for (const std::string& path : {std::string(), folder / "", folder / ".", folder / "..", std::string("a\0b", 3)}) {
+  for (const std::string& path :
+       {std::string(), folder / "", folder / ".", folder / "..", std::string("a\0b", 3)}) {
     EXPECT_THROW(write(path, "x"), InvalidArgument) << path;
   }
   EXPECT_THROW(write(folder / "missing/a", "x"), IoError);
@@ -209,7 +210,8 @@ TEST(DurableFile, ShortWritesAndInterruptionsAreContinued) {
   EXPECT_EQ(text_at(folder / "interrupted"), text);
 }
 
-// Every system call in turn fails: openat, pwrite, fsync, rename; only a failed fsync of the folder comes too late.
+// Every system call in turn fails: openat, pwrite, fsync, rename; only a failed fsync of the folder comes too
+// late.
 TEST(DurableFile, AnyFailedCallLeavesTheOldFileAndNoTemporary) {
   for (const IfExists if_exists : {IfExists::refuse, IfExists::replace}) {
     for (const int error : {EIO, ENOSPC, EROFS, EDQUOT}) {

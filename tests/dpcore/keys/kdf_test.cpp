@@ -10,14 +10,16 @@ using namespace seal_testing;
 
 // FIPS 180-4, example "abc".
 TEST(Kdf, Sha384OfAbc) {
-  EXPECT_EQ(to_hex(sha384(text_bytes("abc"))),
-            "cb00753f45a35e8bb5a03d699ac65007272c32ab0eded1631a8b605a43ff5bed8086072ba1e7cc2358baeca134c825a7");
+  EXPECT_EQ(
+      to_hex(sha384(text_bytes("abc"))),
+      "cb00753f45a35e8bb5a03d699ac65007272c32ab0eded1631a8b605a43ff5bed8086072ba1e7cc2358baeca134c825a7");
 }
 
 // RFC 4231, test case 1.
 TEST(Kdf, HmacSha384OfHiThere) {
-  EXPECT_EQ(to_hex(hmac_sha384(Bytes(20, std::byte{0x0b}), text_bytes("Hi There"))),
-            "afd03944d84895626b0825f4ab46907f15f9dadbe4101ec682aa034c7cebc59cfaea9ea9076ede7f4af152e8b2fa9cb6");
+  EXPECT_EQ(
+      to_hex(hmac_sha384(Bytes(20, std::byte{0x0b}), text_bytes("Hi There"))),
+      "afd03944d84895626b0825f4ab46907f15f9dadbe4101ec682aa034c7cebc59cfaea9ea9076ede7f4af152e8b2fa9cb6");
 }
 
 // Wycheproof gives extract-then-expand; extract is one HMAC (RFC 5869 section 2.2).

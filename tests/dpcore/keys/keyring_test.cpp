@@ -88,14 +88,17 @@ TEST(Keyring, WrapsUnderTheNamedKeyOnly) {
 TEST(Keyring, OnlyPlainDatasetNames) {
   const TemporaryFolder folder;
   Keyring keyring = Keyring::create(folder / "k");
-  for (const std::string& good : {std::string("a"), std::string("org/data:v1"), std::string("chest x-ray, 2026"),
-                                  std::string("Stra\xC3\x9F" "e"), std::string("active"), std::string(256, 'a')}) {
+  for (const std::string& good :
+       {std::string("a"), std::string("org/data:v1"), std::string("chest x-ray, 2026"),
+        std::string("Stra\xC3\x9F"
+                    "e"),
+        std::string("active"), std::string(256, 'a')}) {
     keyring.create_key(good);
     EXPECT_EQ(Keyring::open(folder / "k").list().back().dataset, good);
   }
-  for (const std::string& bad :
-       {std::string(), std::string(" a"), std::string("a "), std::string("a\nb"), std::string("a\0b", 3), std::string("a\x7F"),
-        std::string("\xFF"), std::string("\xC3"), std::string("\xED\xA0\x80"), std::string(257, 'a')}) {
+  for (const std::string& bad : {std::string(), std::string(" a"), std::string("a "), std::string("a\nb"),
+                                 std::string("a\0b", 3), std::string("a\x7F"), std::string("\xFF"),
+                                 std::string("\xC3"), std::string("\xED\xA0\x80"), std::string(257, 'a')}) {
     EXPECT_THROW(check_dataset_name(bad), InvalidArgument) << bad;
     EXPECT_THROW(keyring.create_key(bad), InvalidArgument) << bad;
   }
@@ -154,21 +157,22 @@ TEST(Keyring, RefusesMalformedLinesUnderAFittingDigest) {
   ASSERT_EQ(Keyring::open(folder / "x").list().size(), 1u);
   const std::string other_id = std::string(32, '2');
   for (const std::string& lines : {
-           std::string("\n"), kLine + kLine,                                 // empty; duplicate id
-           kLine + other_id + kRest + " icu\n",                             // two active keys of a dataset
-           std::string(31, '1') + kRest + " icu\n",                         // short id
-           std::string(32, 'A') + kRest + " icu\n",                         // upper-case hexadecimal
-           kId + kRest + "  icu\n",                                         // dataset with a space before it
-           kId + kRest + " \n",                                             // empty dataset
-           kId + kRest + "\n",                                              // no dataset
-           kId + kRest + " i\tu\n",                                         // control character
-           kId + kRest + " \xFF\n",                                         // no UTF-8
-           kId + " " + kRest + " icu\n",                                    // empty field
-           kId + " 2026-01-31 12:00:00Z active " + kSecret + " icu\n",      // time with a blank
-           kId + " 2026-01-31T12:00:00 active " + kSecret + " icu\n",       // time without zone
-           kId + " 2026-01-31T12:00:00Z destroyed " + kSecret + " icu\n",   // unknown state
-           kId + " 2026-01-31T12:00:00Z active " + kSecret + "0 icu\n",     // long key
-           kId + kRest + " icu",                                            // no end of line
+           std::string("\n"),
+           kLine + kLine,                                                  // empty; duplicate id
+           kLine + other_id + kRest + " icu\n",                            // two active keys of a dataset
+           std::string(31, '1') + kRest + " icu\n",                        // short id
+           std::string(32, 'A') + kRest + " icu\n",                        // upper-case hexadecimal
+           kId + kRest + "  icu\n",                                        // dataset with a space before it
+           kId + kRest + " \n",                                            // empty dataset
+           kId + kRest + "\n",                                             // no dataset
+           kId + kRest + " i\tu\n",                                        // control character
+           kId + kRest + " \xFF\n",                                        // no UTF-8
+           kId + " " + kRest + " icu\n",                                   // empty field
+           kId + " 2026-01-31 12:00:00Z active " + kSecret + " icu\n",     // time with a blank
+           kId + " 2026-01-31T12:00:00 active " + kSecret + " icu\n",      // time without zone
+           kId + " 2026-01-31T12:00:00Z destroyed " + kSecret + " icu\n",  // unknown state
+           kId + " 2026-01-31T12:00:00Z active " + kSecret + "0 icu\n",    // long key
+           kId + kRest + " icu",                                           // no end of line
        }) {
     put(folder / "x", text_bytes(keyring_text(lines)));
     const std::string text = thrown<KeyError>([&] { Keyring::open(folder / "x"); });

@@ -1,4 +1,5 @@
-// Shared by the tests of keys and sealed files: vectors, temporary folders, files as bytes, faults of system calls.
+// Shared by the tests of keys and sealed files: vectors, temporary folders, files as bytes, faults of system
+// calls.
 #pragma once
 
 #include <cstddef>
@@ -49,16 +50,18 @@ inline void write_file(const std::filesystem::path& path, std::span<const std::b
 
 /// The folder of published test vectors, or nothing (then a test prints so and skips).
 inline std::optional<std::filesystem::path> vectors() {
-  for (const std::string& root : {std::string(std::getenv("HUSHGRAD_SHARED_DIR") ? std::getenv("HUSHGRAD_SHARED_DIR") : ""),
-                                  std::string(HUSHGRAD_SHARED_DIR), std::string(HUSHGRAD_SOURCE_DIR) + "/../shared"}) {
+  for (const std::string& root :
+       {std::string(std::getenv("HUSHGRAD_SHARED_DIR") ? std::getenv("HUSHGRAD_SHARED_DIR") : ""),
+        std::string(HUSHGRAD_SHARED_DIR), std::string(HUSHGRAD_SOURCE_DIR) + "/../shared"}) {
     if (!root.empty() && std::filesystem::is_directory(root + "/vectors")) return root + "/vectors";
   }
   return std::nullopt;
 }
 
-#define SKIP_WITHOUT_VECTORS()                                                                                  \
-  if (!::hushgrad::seal_testing::vectors()) {                                                                   \
-    GTEST_SKIP() << "SKIPPED: no published vectors; set HUSHGRAD_SHARED_DIR to the folder that holds vectors/"; \
+#define SKIP_WITHOUT_VECTORS()                                                                         \
+  if (!::hushgrad::seal_testing::vectors()) {                                                          \
+    GTEST_SKIP()                                                                                       \
+        << "SKIPPED: no published vectors; set HUSHGRAD_SHARED_DIR to the folder that holds vectors/"; \
   }
 
 inline nlohmann::json load_vectors(const std::string& name) {
@@ -80,7 +83,9 @@ class TemporaryFolder {
   std::string operator/(const std::string& name) const { return (path_ / name).string(); }
   std::vector<std::string> names() const {
     std::vector<std::string> found;
-    for (const auto& entry : std::filesystem::directory_iterator(path_)) found.push_back(entry.path().filename());
+    for (const auto& entry : std::filesystem::directory_iterator(path_)) {
+      found.push_back(entry.path().filename());
+    }
     return found;
   }
 
@@ -109,14 +114,15 @@ void expect_error(const Call& call, std::string_view part) {
   EXPECT_NE(text.find(part), text.npos) << "expected \"" << part << "\" in: " << text;
 }
 
-/// What the program's openat(O_CREAT), pwrite, fsync, renameat and renameat2 do: the test program defines these functions
-/// itself (durable_file_test.cpp), so that the library under test calls them. Faults hit the `countdown`-th such call.
+/// What the program's openat(O_CREAT), pwrite, fsync, renameat and renameat2 do: the test program defines
+/// these functions itself (durable_file_test.cpp), so that the library under test calls them. Faults hit the
+/// `countdown`-th such call.
 struct SyscallFault {
   enum class Action { none, fail, kill, shorten };
   Action action = Action::none;
   int countdown = 0;
-  int error = 0;      // errno, for fail
-  int calls = 0;      // seen since arm()
+  int error = 0;  // errno, for fail
+  int calls = 0;  // seen since arm()
   int fsyncs = 0;
 
   static SyscallFault& current();

@@ -15,7 +15,8 @@ TEST(SecretBytes, StartsZeroAndTakesAnySize) {
   for (std::size_t size : {1u, 32u, 4096u, 4097u, 1u << 20}) {
     const SecretBytes secret(size);
     ASSERT_EQ(secret.size(), size);
-    EXPECT_TRUE(std::all_of(secret.bytes().begin(), secret.bytes().end(), [](std::byte b) { return b == std::byte{0}; }));
+    EXPECT_TRUE(std::all_of(secret.bytes().begin(), secret.bytes().end(),
+                            [](std::byte b) { return b == std::byte{0}; }));
   }
 }
 

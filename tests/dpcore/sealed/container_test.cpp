@@ -29,8 +29,8 @@ Bytes numbered(std::size_t size) {
   return out;
 }
 
-void seal(const std::string& path, const Bytes& payload, const Keyring& keyring, const std::string& core = kCore,
-          IfExists if_exists = IfExists::replace) {
+void seal(const std::string& path, const Bytes& payload, const Keyring& keyring,
+          const std::string& core = kCore, IfExists if_exists = IfExists::replace) {
   const std::span<const std::byte> chunk(payload);
   write_container(path, "icu", core, std::span(&chunk, 1), keyring, if_exists);
 }
@@ -67,7 +67,8 @@ class ContainerTest : public ::testing::Test {
 };
 
 TEST_F(ContainerTest, RoundTripsAroundEverySegmentBoundary) {
-  for (std::size_t size : {std::size_t{1}, std::size_t{100}, kRoom - 1, kRoom, kRoom + 1, 2 * kRoom, 3 * kRoom + 7}) {
+  for (std::size_t size :
+       {std::size_t{1}, std::size_t{100}, kRoom - 1, kRoom, kRoom + 1, 2 * kRoom, 3 * kRoom + 7}) {
     const Bytes file = sealed(size);
     EXPECT_EQ(file.size(), kHeader + size + 32 * ((size + kRoom - 1) / kRoom));
     const Container container(folder_ / "a", keyring_);
@@ -84,7 +85,8 @@ TEST_F(ContainerTest, JoinsChunksOfAnyLength) {
   const Bytes whole = numbered(2 * kRoom + 100);
   std::vector<std::span<const std::byte>> chunks;
   std::size_t at = 0;
-  for (std::size_t size : {std::size_t{1}, std::size_t{0}, kRoom - 5, std::size_t{3}, std::size_t{0}, std::size_t{50}, kRoom}) {
+  for (std::size_t size :
+       {std::size_t{1}, std::size_t{0}, kRoom - 5, std::size_t{3}, std::size_t{0}, std::size_t{50}, kRoom}) {
     chunks.push_back(std::span(whole).subspan(at, size));
     at += size;
   }
@@ -99,7 +101,8 @@ TEST_F(ContainerTest, ReadsAnyRange) {
   seal(folder_ / "a", whole, keyring_);
   const Container container(folder_ / "a", keyring_);
   std::mt19937_64 generator(1);
-  const std::vector<std::size_t> edges{0, 1, kRoom - 1, kRoom, kRoom + 1, 2 * kRoom, 3 * kRoom, whole.size() - 1, whole.size()};
+  const std::vector<std::size_t> edges{0,         1,         kRoom - 1,        kRoom,       kRoom + 1,
+                                       2 * kRoom, 3 * kRoom, whole.size() - 1, whole.size()};
   for (std::size_t from : edges) {
     for (std::size_t to : edges) {
       if (to < from) continue;
@@ -136,7 +139,7 @@ TEST_F(ContainerTest, EveryFileHasItsOwnKeyAndIvs) {
   };
   const std::size_t block = 28 + kCore.size();
   EXPECT_EQ(field(a, 0, block + 16), field(b, 0, block + 16));
-  EXPECT_NE(field(a, block + 16, 40), field(b, block + 16, 40));  // wrapped key
+  EXPECT_NE(field(a, block + 16, 40), field(b, block + 16, 40));    // wrapped key
   EXPECT_NE(field(a, block + 114, 32), field(b, block + 114, 32));  // FLOE IV
   EXPECT_NE(field(a, kHeader + 4, 12), field(b, kHeader + 4, 12));
 }
@@ -184,8 +187,8 @@ TEST_F(ContainerTest, FlippedBitsInEverySegmentAreRefusedAndReleaseNothing) {
   const Bytes whole = numbered(2 * kRoom + 500);
   for (std::size_t segment = 0; segment < 3; ++segment) {
     const std::size_t start = kHeader + segment * kSegment, size = segment < 2 ? kSegment : 532;
-    for (std::size_t at : {std::size_t{0}, std::size_t{3}, std::size_t{4}, std::size_t{15}, std::size_t{16}, size / 2,
-                           size - 17, size - 16, size - 1}) {
+    for (std::size_t at : {std::size_t{0}, std::size_t{3}, std::size_t{4}, std::size_t{15}, std::size_t{16},
+                           size / 2, size - 17, size - 16, size - 1}) {
       Bytes file = good;
       file[start + at] ^= std::byte{0x10};
       write_file(folder_ / "x", file);
@@ -195,13 +198,15 @@ TEST_F(ContainerTest, FlippedBitsInEverySegmentAreRefusedAndReleaseNothing) {
       Bytes out(whole.size(), std::byte{0xEE});
       expect_error<SealError>([&] { container.read(0, out); }, name);
       EXPECT_EQ(out, Bytes(whole.size())) << "zeroed on error";
-      // A part of the bad segment, also after the good neighbours were read; and the neighbours stay readable.
+      // A part of the bad segment, also after the good neighbours were read; and the neighbours stay
+      // readable.
       Bytes part(10, std::byte{0xEE});
       for (std::size_t other = 0; other < 3; ++other) {
         if (other == segment) {
           EXPECT_THROW(container.read(other * kRoom + 1, part), SealError);
           EXPECT_EQ(part, Bytes(10));
-          EXPECT_THROW(container.read(other * kRoom + 1, part), SealError) << "a failed segment is not cached";
+          EXPECT_THROW(container.read(other * kRoom + 1, part), SealError)
+              << "a failed segment is not cached";
         } else {
           container.read(other * kRoom + 1, part);
           EXPECT_TRUE(std::equal(part.begin(), part.end(), whole.begin() + other * kRoom + 1));
@@ -214,15 +219,16 @@ TEST_F(ContainerTest, FlippedBitsInEverySegmentAreRefusedAndReleaseNothing) {
 TEST_F(ContainerTest, TruncationAtEveryBoundaryIsRefused) {
   const Bytes good = sealed(2 * kRoom + 500);
   const std::size_t block = 28 + kCore.size();
-  std::vector<std::size_t> boundaries{0, 8, 10, 12, 16, 24, 28, block, block + 16, block + 56, block + 104, kHeader,
-                                      kHeader + 4, kHeader + 16, good.size()};
+  std::vector<std::size_t> boundaries{0,           8,       10,          12,           16,
+                                      24,          28,      block,       block + 16,   block + 56,
+                                      block + 104, kHeader, kHeader + 4, kHeader + 16, good.size()};
   for (std::size_t s : {1u, 2u}) boundaries.push_back(kHeader + s * kSegment);
   for (std::size_t boundary : boundaries) {
     for (int off : {-1, 0, 1}) {
       const std::size_t size = boundary + static_cast<std::size_t>(off);
       if (size >= good.size()) continue;  // also -1 of 0, which wraps
-      expect_refused<SealError>(Bytes(good.begin(), good.begin() + static_cast<std::ptrdiff_t>(size)), message("cut at ", size),
-                                "truncated");
+      expect_refused<SealError>(Bytes(good.begin(), good.begin() + static_cast<std::ptrdiff_t>(size)),
+                                message("cut at ", size), "truncated");
     }
   }
 }
@@ -251,7 +257,9 @@ TEST_F(ContainerTest, SegmentsCannotBeSwappedRepeatedOrDropped) {
     for (std::size_t b = 0; b < 4; ++b) {
       if (a == b) continue;
       Bytes file = good;  // b over a, and swapped
-      const auto at = [&](Bytes& f, std::size_t i) { return f.begin() + static_cast<std::ptrdiff_t>(kHeader + i * kSegment); };
+      const auto at = [&](Bytes& f, std::size_t i) {
+        return f.begin() + static_cast<std::ptrdiff_t>(kHeader + i * kSegment);
+      };
       std::copy_n(at(const_cast<Bytes&>(good), b), kSegment, at(file, a));
       expect_refused<SealError>(file, message(b, " over ", a), "segment");
       std::copy_n(at(const_cast<Bytes&>(good), a), kSegment, at(file, b));
@@ -268,7 +276,8 @@ TEST_F(ContainerTest, TwoFilesCannotBeSpliced) {
   const std::size_t block = 28 + kCore.size();
   const auto splice = [](const Bytes& outer, const Bytes& inner, std::size_t from, std::size_t to) {
     Bytes file = outer;
-    std::copy(inner.begin() + static_cast<std::ptrdiff_t>(from), inner.begin() + static_cast<std::ptrdiff_t>(to),
+    std::copy(inner.begin() + static_cast<std::ptrdiff_t>(from),
+              inner.begin() + static_cast<std::ptrdiff_t>(to),
               file.begin() + static_cast<std::ptrdiff_t>(from));
     return file;
   };
@@ -276,9 +285,11 @@ TEST_F(ContainerTest, TwoFilesCannotBeSpliced) {
   expect_refused<SealError>(splice(a, b, kHeader, a.size()), "body of b", "segment");
   expect_refused<SealError>(splice(a, b, block + 104, kHeader), "FLOE header of b", "payload header");
   expect_refused<SealError>(splice(a, b, block + 104, a.size()), "payload of b", "payload header");
-  expect_refused<SealError>(splice(a, b, block + 16, block + 56), "wrapped key of b", "header that was sealed");
+  expect_refused<SealError>(splice(a, b, block + 16, block + 56), "wrapped key of b",
+                            "header that was sealed");
   expect_refused<SealError>(splice(a, b, block + 56, block + 104), "MAC of b", "header that was sealed");
-  expect_refused<SealError>(splice(a, b, block, block + 104), "key block of b", "payload header");  // same core
+  expect_refused<SealError>(splice(a, b, block, block + 104), "key block of b",
+                            "payload header");  // same core
   const std::string other_core = std::string(kCore.size() - 1, ' ') + "1";
   seal(folder_ / "c", numbered(2 * kRoom), keyring_, other_core);
   const Bytes c = read_file(folder_ / "c");
@@ -309,9 +320,10 @@ TEST_F(ContainerTest, OtherVersionsSuitesAndFlagsAreRefusedBeforeAnyKeyIsUsed) {
 
 TEST_F(ContainerTest, ExtremeLengthsAreRefused) {
   const Bytes good = sealed(10);
-  for (std::uint64_t value : {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{9}, std::uint64_t{11}, std::uint64_t{1} << 31,
-                              (std::uint64_t{1} << 32) - 1, std::uint64_t{1} << 52, std::uint64_t{1} << 63, UINT64_MAX,
-                              UINT64_MAX - 31, UINT64_MAX / kSegment * kRoom}) {
+  for (std::uint64_t value :
+       {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{9}, std::uint64_t{11}, std::uint64_t{1} << 31,
+        (std::uint64_t{1} << 32) - 1, std::uint64_t{1} << 52, std::uint64_t{1} << 63, UINT64_MAX,
+        UINT64_MAX - 31, UINT64_MAX / kSegment * kRoom}) {
     for (const auto& [at, bytes] : {std::pair{16, 8}, std::pair{24, 4}}) {
       std::vector<std::byte> field;
       append_big_endian(field, value, bytes);
@@ -343,10 +355,13 @@ TEST_F(ContainerTest, AskForTheRightKeyring) {
 
   keyring_.rotate_key("icu");
   EXPECT_EQ(open_all(folder_ / "a", keyring_), numbered(10)) << "a retired key still opens";
-  EXPECT_THROW(write_container(folder_ / "b", "unknown", kCore, {}, keyring_, IfExists::refuse), InvalidArgument);
+  EXPECT_THROW(write_container(folder_ / "b", "unknown", kCore, {}, keyring_, IfExists::refuse),
+               InvalidArgument);
   const Bytes one(1);
   const std::span<const std::byte> chunk(one);
-  EXPECT_THROW(write_container(folder_ / "b", "unknown", kCore, std::span(&chunk, 1), keyring_, IfExists::refuse), KeyError);
+  EXPECT_THROW(
+      write_container(folder_ / "b", "unknown", kCore, std::span(&chunk, 1), keyring_, IfExists::refuse),
+      KeyError);
   EXPECT_FALSE(std::filesystem::exists(folder_ / "b"));
 }
 
@@ -387,7 +402,7 @@ TEST_F(ContainerTest, KeepsReadingTheFileItOpened) {
 
 TEST_F(ContainerTest, AnyFailedCallKeepsTheOldFile) {
   const Bytes old = numbered(100), fresh = numbered(3 * kRoom);  // one thread
-  const int calls = 1 + 1 + 3 + 1 + 1;  // openat, header, segments, fsync, rename
+  const int calls = 1 + 1 + 3 + 1 + 1;                           // openat, header, segments, fsync, rename
   for (int call = 0; call < calls; ++call) {
     seal(folder_ / "a", old, keyring_);
     SyscallFault::current().arm(SyscallFault::Action::fail, call, ENOSPC);

@@ -84,7 +84,8 @@ TEST(Floe, KnownAnswersOfAllLanguagesEncryptByteForByteUnderTheirIvs) {
       Bytes segment(size);
       const auto iv = ciphertext.subspan(out.size() + 4, 12);
       InsecureFloeForTests::encrypt_segment_with_fixed_iv(floe, i, out.size() + size == ciphertext.size(), iv,
-                                                          plaintext.first(size - Floe::kSegmentOverhead), segment);
+                                                          plaintext.first(size - Floe::kSegmentOverhead),
+                                                          segment);
       plaintext = plaintext.subspan(size - Floe::kSegmentOverhead);
       append(out, segment);
     }
@@ -132,7 +133,7 @@ TEST(Floe, AnyFlippedBitAnyCutAndAnyAdditionIsRefused) {
   }
   for (std::size_t extra : {1u, 12u, 16u, 20u, 32u, 40u, 80u}) {
     Bytes longer = sealed;
-    longer.resize(sealed.size() + extra);
+    append(longer, Bytes(extra));
     EXPECT_THROW(floe_decrypt(kKey, kAad, 40, longer), SealError) << extra;
   }
 }
@@ -146,8 +147,18 @@ TEST(Floe, SegmentsHaveOnePlace) {
     return out;
   };
   EXPECT_NO_THROW(floe_decrypt(kKey, kAad, 40, join({0, 1, 2, 3})));
-  for (const auto& order : {std::initializer_list<std::size_t>{1, 0, 2, 3}, {0, 2, 1, 3}, {3, 1, 2, 0}, {0, 0, 2, 3},
-                            {0, 1, 1, 3}, {0, 1, 3}, {1, 2, 3}, {0, 1, 2}, {0, 1, 2, 3, 3}, {0, 1, 2, 2, 3}, {3}, {0}}) {
+  for (const auto& order : {std::initializer_list<std::size_t>{1, 0, 2, 3},
+                            {0, 2, 1, 3},
+                            {3, 1, 2, 0},
+                            {0, 0, 2, 3},
+                            {0, 1, 1, 3},
+                            {0, 1, 3},
+                            {1, 2, 3},
+                            {0, 1, 2},
+                            {0, 1, 2, 3, 3},
+                            {0, 1, 2, 2, 3},
+                            {3},
+                            {0}}) {
     EXPECT_THROW(floe_decrypt(kKey, kAad, 40, join(order)), SealError);
   }
   // A final segment as an inner one and the other way round, with the length prefix that goes with the claim.

@@ -18,8 +18,8 @@ TEST(Gcm, AgreesWithWycheproof) {
   for (const auto& group : published["testGroups"]) {
     for (const auto& test : group["tests"]) {
       SCOPED_TRACE(test["tcId"].get<int>());
-      const Bytes key = hex(test["key"]), iv = hex(test["iv"]), aad = hex(test["aad"]), plaintext = hex(test["msg"]),
-                  ciphertext = hex(test["ct"]), tag = hex(test["tag"]);
+      const Bytes key = hex(test["key"]), iv = hex(test["iv"]), aad = hex(test["aad"]),
+                  plaintext = hex(test["msg"]), ciphertext = hex(test["ct"]), tag = hex(test["tag"]);
       if (key.size() != kGcmKeyBytes || iv.size() != kGcmIvBytes) {
         ++left_out;
         continue;
@@ -28,7 +28,8 @@ TEST(Gcm, AgreesWithWycheproof) {
       Bytes opened(ciphertext.size(), std::byte{0xEE});
       const bool valid = gcm_open(key, iv, aad, ciphertext, tag, opened);
       EXPECT_EQ(valid, test["result"] == "valid");
-      EXPECT_EQ(opened, valid ? plaintext : Bytes(ciphertext.size())) << "nothing but zeros without a valid tag";
+      EXPECT_EQ(opened, valid ? plaintext : Bytes(ciphertext.size()))
+          << "nothing but zeros without a valid tag";
       if (!valid) continue;
       Bytes sealed(plaintext.size()), made(kGcmTagBytes);
       gcm_seal(key, iv, aad, plaintext, sealed, made);

@@ -1,5 +1,5 @@
-// A keyring and a sealed file of format version 1, as they were on the day the version was fixed: whatever changes, they
-// must open. The key (bytes 00 to 1f) is for this test only.
+// A keyring and a sealed file of format version 1, as they were on the day the version was fixed: whatever
+// changes, they must open. The key (bytes 00 to 1f) is for this test only.
 #include <cstring>
 
 #include <sys/stat.h>
@@ -14,8 +14,10 @@ using namespace seal_testing;
 
 constexpr char kKeyring[] =
     "hushgrad keyring 1\n"
-    "00112233445566778899aabbccddeeff 2026-01-31T12:00:00Z active 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f icu\n"
-    "sha384 bcc7af985ae10b36526dad94cb9c206c89fb01dac5efa78188ec048622defe4a29b7b3c46ef8952695ca916e9e6f0d80\n";
+    "00112233445566778899aabbccddeeff 2026-01-31T12:00:00Z active "
+    "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f icu\n"
+    "sha384 "
+    "bcc7af985ae10b36526dad94cb9c206c89fb01dac5efa78188ec048622defe4a29b7b3c46ef8952695ca916e9e6f0d80\n";
 
 constexpr char kSealed[] =
     "48475345414c4544000100010000000000000000000000b9000000a27b2264617461736574223a22696375222c226570"
@@ -43,7 +45,8 @@ TEST(GoldenFile, OfVersion1StillOpens) {
   EXPECT_EQ(keyring.list()[0].created, "2026-01-31T12:00:00Z");
 
   const SealedReader reader(folder / "s", keyring);
-  const SealedCore expected{"icu", "run-7", 1200, R"({"noise_multiplier":1.1})", 1201, "ab12", R"({"epsilon":[2.9,3.0]})"};
+  const SealedCore expected{
+      "icu", "run-7", 1200, R"({"noise_multiplier":1.1})", 1201, "ab12", R"({"epsilon":[2.9,3.0]})"};
   EXPECT_EQ(reader.core(), expected);
   EXPECT_EQ(reader.meta_json(), R"({"lr":0.1})");
   ASSERT_EQ(reader.tensors().size(), 2u);

@@ -1,5 +1,5 @@
-// Fixed IVs and fast key rotation, to reproduce published ciphertexts. Using an IV twice breaks AES-GCM completely, so
-// this lives in the tests: the library only names it a friend and holds no such function.
+// Fixed IVs and fast key rotation, to reproduce published ciphertexts. Using an IV twice breaks AES-GCM
+// completely, so this lives in the tests: the library only names it a friend and holds no such function.
 #pragma once
 
 #include <cstddef>
@@ -12,12 +12,14 @@
 namespace hushgrad {
 
 struct InsecureFloeForTests {
-  static Floe start_encryption_with_fixed_iv(std::span<const std::byte> key, std::span<const std::byte> associated_data,
+  static Floe start_encryption_with_fixed_iv(std::span<const std::byte> key,
+                                             std::span<const std::byte> associated_data,
                                              std::uint32_t segment_bytes, std::span<const std::byte> iv) {
     return Floe(key, associated_data, segment_bytes, iv);
   }
   static void encrypt_segment_with_fixed_iv(const Floe& floe, std::uint64_t position, bool is_final,
-                                            std::span<const std::byte> iv, std::span<const std::byte> plaintext,
+                                            std::span<const std::byte> iv,
+                                            std::span<const std::byte> plaintext,
                                             std::span<std::byte> segment) {
     floe.encrypt_segment_with_iv(position, is_final, iv, plaintext, segment);
   }

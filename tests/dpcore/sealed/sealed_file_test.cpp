@@ -14,12 +14,20 @@ namespace {
 using namespace seal_testing;
 
 SealedCore a_core() {
-  return {"icu", "run-7", 1200, R"({"noise_multiplier": 1.1})", 1201, "ab12", R"({"delta": 1e-5, "epsilon": [2.9, 3.0]})"};
+  return {"icu",
+          "run-7",
+          1200,
+          R"({"noise_multiplier": 1.1})",
+          1201,
+          "ab12",
+          R"({"delta": 1e-5, "epsilon": [2.9, 3.0]})"};
 }
 
 Bytes pattern(std::size_t size, int seed) {
   Bytes out(size);
-  for (std::size_t i = 0; i < size; ++i) out[i] = static_cast<std::byte>((i * 31 + i / 251 + static_cast<std::size_t>(seed)) & 255);
+  for (std::size_t i = 0; i < size; ++i) {
+    out[i] = static_cast<std::byte>((i * 31 + i / 251 + static_cast<std::size_t>(seed)) & 255);
+  }
   return out;
 }
 
@@ -46,7 +54,8 @@ class SealedFileTest : public ::testing::Test {
 };
 
 constexpr char kGoodCore[] =
-    R"({"dataset":"icu","epsilon":"{}","ledger_hash":"","ledger_sequence":0,"plan":"{}","run_id":"","step":0})";
+    R"({"dataset":"icu","epsilon":"{}","ledger_hash":"","ledger_sequence":0,)"
+    R"("plan":"{}","run_id":"","step":0})";
 const std::string kEmptyPayload = std::string("\0\0\0\0\0\0\0\x1A", 8) + R"({"meta":"{}","tensors":[]})";
 
 TEST_F(SealedFileTest, RoundTripsTensorsMetaAndCore) {
@@ -73,11 +82,15 @@ TEST_F(SealedFileTest, RoundTripsTensorsMetaAndCore) {
 
 TEST_F(SealedFileTest, NoPlaintextOnDisk) {
   const Bytes weights = bytes_of("these weights must not be found on the disk, anywhere");
-  write_sealed(folder_ / "a", a_core(), R"({"secret_meta":1})",
-               std::vector<SealedTensor>{{"secret_name", "U8", {static_cast<std::int64_t>(weights.size())}, weights}}, keyring_);
+  write_sealed(
+      folder_ / "a", a_core(), R"({"secret_meta":1})",
+      std::vector<SealedTensor>{{"secret_name", "U8", {static_cast<std::int64_t>(weights.size())}, weights}},
+      keyring_);
   const Bytes file = read_file(folder_ / "a"), keys = read_file(folder_ / "k");
   for (const char* text : {"these weights", "secret_meta", "secret_name"}) {
-    EXPECT_EQ(std::search(file.begin(), file.end(), text_bytes(text).begin(), text_bytes(text).end()), file.end()) << text;
+    EXPECT_EQ(std::search(file.begin(), file.end(), text_bytes(text).begin(), text_bytes(text).end()),
+              file.end())
+        << text;
   }
   const auto core = text_bytes("noise_multiplier");  // the core is public by design
   EXPECT_NE(std::search(file.begin(), file.end(), core.begin(), core.end()), file.end());
@@ -148,11 +161,14 @@ TEST_F(SealedFileTest, HostilePayloadsAreRefused) {
     return std::string(reinterpret_cast<const char*>(bytes.data()), 8) + rest;
   };
   ASSERT_EQ(with_length(index.size(), index), kEmptyPayload);
-  for (std::uint64_t length : {std::uint64_t{27}, std::uint64_t{1} << 31, (std::uint64_t{1} << 32) - 1, std::uint64_t{64} << 20,
-                               (std::uint64_t{64} << 20) + 1, std::uint64_t{1} << 63, UINT64_MAX, UINT64_MAX - 7}) {
+  for (std::uint64_t length :
+       {std::uint64_t{27}, std::uint64_t{1} << 31, (std::uint64_t{1} << 32) - 1, std::uint64_t{64} << 20,
+        (std::uint64_t{64} << 20) + 1, std::uint64_t{1} << 63, UINT64_MAX, UINT64_MAX - 7}) {
     expect_hostile_refused(kGoodCore, with_length(length, index), "index within the payload");
   }
-  for (std::size_t size : {1u, 7u}) expect_hostile_refused(kGoodCore, std::string(size, '\0'), "index within the payload");
+  for (std::size_t size : {1u, 7u}) {
+    expect_hostile_refused(kGoodCore, std::string(size, '\0'), "index within the payload");
+  }
   for (std::uint64_t length : {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{25}}) {
     expect_hostile_refused(kGoodCore, with_length(length, index), "index with");
   }
@@ -167,15 +183,30 @@ TEST_F(SealedFileTest, HostileCoresAreRefused) {
     return core;
   };
   for (const std::string& core : {
-           std::string(), std::string("null"), std::string("[]"), std::string("{}"), good + " ", " " + good,
-           replaced("\"step\":0", "\"step\":-1"), replaced("\"step\":0", "\"step\":0.0"), replaced("\"step\":0", "\"step\":\"0\""),
-           replaced("\"step\":0", "\"step\":9223372036854775808"), replaced("\"step\":0", "\"step\":[0]"),
-           replaced("\"step\":0", "\"step\":0,\"step\":0"), replaced("\"step\":0", "\"step\":0,\"zzz\":0"),
-           replaced(",\"step\":0", ""), replaced("\"run_id\":\"\"", "\"run_id\":0"), replaced("\"plan\":\"{}\"", "\"plan\":\"{\""),
-           replaced("\"plan\":\"{}\"", "\"plan\":{}"), replaced("\"epsilon\":\"{}\"", "\"epsilon\":\"\""),
-           replaced("\"dataset\":\"icu\"", "\"dataset\":\"\""), replaced("\"dataset\":\"icu\"", "\"dataset\":\"i\\u0000u\""),
-           replaced("\"run_id\":\"\"", "\"run_id\":\"\xFF\""), replaced("\"dataset\"", "\"\\u0064ataset\""),
-           std::string(1 << 20, '['), std::string(1 << 19, '[') + std::string(1 << 19, ']'),
+           std::string(),
+           std::string("null"),
+           std::string("[]"),
+           std::string("{}"),
+           good + " ",
+           " " + good,
+           replaced("\"step\":0", "\"step\":-1"),
+           replaced("\"step\":0", "\"step\":0.0"),
+           replaced("\"step\":0", "\"step\":\"0\""),
+           replaced("\"step\":0", "\"step\":9223372036854775808"),
+           replaced("\"step\":0", "\"step\":[0]"),
+           replaced("\"step\":0", "\"step\":0,\"step\":0"),
+           replaced("\"step\":0", "\"step\":0,\"zzz\":0"),
+           replaced(",\"step\":0", ""),
+           replaced("\"run_id\":\"\"", "\"run_id\":0"),
+           replaced("\"plan\":\"{}\"", "\"plan\":\"{\""),
+           replaced("\"plan\":\"{}\"", "\"plan\":{}"),
+           replaced("\"epsilon\":\"{}\"", "\"epsilon\":\"\""),
+           replaced("\"dataset\":\"icu\"", "\"dataset\":\"\""),
+           replaced("\"dataset\":\"icu\"", "\"dataset\":\"i\\u0000u\""),
+           replaced("\"run_id\":\"\"", "\"run_id\":\"\xFF\""),
+           replaced("\"dataset\"", "\"\\u0064ataset\""),
+           std::string(1 << 20, '['),
+           std::string(1 << 19, '[') + std::string(1 << 19, ']'),
        }) {
     expect_hostile_refused(core, kEmptyPayload, "seven known fields");
     EXPECT_THROW(inspect_sealed(folder_ / "x"), SealError);
@@ -195,7 +226,9 @@ TEST_F(SealedFileTest, ReadsFromManyThreads) {
   std::vector<std::thread> threads;
   for (int t = 0; t < 4; ++t) {
     threads.emplace_back([&, t] {
-      for (int i = 0; i < 40; ++i) wrong += read_tensor(reader, message("t", (i * 7 + t * 11) % 40)) != data[(i * 7 + t * 11) % 40];
+      for (int i = 0; i < 40; ++i) {
+        wrong += read_tensor(reader, message("t", (i * 7 + t * 11) % 40)) != data[(i * 7 + t * 11) % 40];
+      }
     });
   }
   for (std::thread& thread : threads) thread.join();

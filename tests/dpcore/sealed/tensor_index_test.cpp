@@ -8,10 +8,10 @@ namespace {
 
 using namespace seal_testing;
 
-std::string entry(const std::string& name, const std::string& dtype, const std::string& shape, const std::string& begin,
-                  const std::string& end) {
-  return R"({"begin":)" + begin + R"(,"dtype":")" + dtype + R"(","end":)" + end + R"(,"name":")" + name + R"(","shape":)" +
-         shape + "}";
+std::string entry(const std::string& name, const std::string& dtype, const std::string& shape,
+                  const std::string& begin, const std::string& end) {
+  return R"({"begin":)" + begin + R"(,"dtype":")" + dtype + R"(","end":)" + end + R"(,"name":")" + name +
+         R"(","shape":)" + shape + "}";
 }
 
 std::string index(const std::string& entries, const std::string& meta = R"("{}")") {
@@ -20,10 +20,12 @@ std::string index(const std::string& entries, const std::string& meta = R"("{}")
 
 TEST(TensorIndex, WritesTheFormOfTheFormatPageAndReadsItBack) {
   const Bytes w(16), b(4);
-  const std::vector<SealedTensor> tensors{{"w", "F32", {2, 2}, w}, {"\xC3\xA4.\"b\"", "BF16", {2}, b}, {"n", "I64", {0, 3}, {}}};
+  const std::vector<SealedTensor> tensors{
+      {"w", "F32", {2, 2}, w}, {"\xC3\xA4.\"b\"", "BF16", {2}, b}, {"n", "I64", {0, 3}, {}}};
   const std::string text = build_index(R"({"lr": 0.1})", tensors);
-  EXPECT_EQ(text, index(entry("w", "F32", "[2,2]", "0", "16") + "," + entry("\xC3\xA4.\\\"b\\\"", "BF16", "[2]", "16", "20") +
-                            "," + entry("n", "I64", "[0,3]", "20", "20"),
+  EXPECT_EQ(text, index(entry("w", "F32", "[2,2]", "0", "16") + "," +
+                            entry("\xC3\xA4.\\\"b\\\"", "BF16", "[2]", "16", "20") + "," +
+                            entry("n", "I64", "[0,3]", "20", "20"),
                         R"("{\"lr\": 0.1}")"));
   const TensorIndex read = parse_index(text, 20);
   EXPECT_EQ(read.meta_json, R"({"lr": 0.1})");
@@ -38,18 +40,21 @@ TEST(TensorIndex, WritesTheFormOfTheFormatPageAndReadsItBack) {
 
 TEST(TensorIndex, KnowsTheSizeOfEveryDtype) {
   const std::vector<std::pair<std::string, std::size_t>> sizes{
-      {"BOOL", 1}, {"U8", 1}, {"I8", 1}, {"F8_E4M3", 1}, {"F8_E5M2", 1}, {"U16", 2}, {"I16", 2}, {"F16", 2}, {"BF16", 2},
-      {"U32", 4}, {"I32", 4}, {"F32", 4}, {"U64", 8}, {"I64", 8}, {"F64", 8}, {"C64", 8}, {"C128", 16}};
+      {"BOOL", 1}, {"U8", 1},  {"I8", 1},   {"F8_E4M3", 1}, {"F8_E5M2", 1}, {"U16", 2},
+      {"I16", 2},  {"F16", 2}, {"BF16", 2}, {"U32", 4},     {"I32", 4},     {"F32", 4},
+      {"U64", 8},  {"I64", 8}, {"F64", 8},  {"C64", 8},     {"C128", 16}};
   for (const auto& [dtype, size] : sizes) {
     const Bytes scalar(size), longer(size + 1);
     EXPECT_NO_THROW(build_index("{}", std::vector<SealedTensor>{{"x", dtype, {}, scalar}})) << dtype;
-    EXPECT_THROW(build_index("{}", std::vector<SealedTensor>{{"x", dtype, {}, longer}}), InvalidArgument) << dtype;
+    EXPECT_THROW(build_index("{}", std::vector<SealedTensor>{{"x", dtype, {}, longer}}), InvalidArgument)
+        << dtype;
   }
 }
 
 TEST(TensorIndex, RefusesToWriteWhatItWouldNotRead) {
   const Bytes four(4);
-  const auto build = [&](const std::string& name, const std::string& dtype, const std::vector<std::int64_t>& shape) {
+  const auto build = [&](const std::string& name, const std::string& dtype,
+                         const std::vector<std::int64_t>& shape) {
     build_index("{}", std::vector<SealedTensor>{{name, dtype, shape, four}});
   };
   EXPECT_NO_THROW(build("x", "F32", {1}));
@@ -65,7 +70,9 @@ TEST(TensorIndex, RefusesToWriteWhatItWouldNotRead) {
   EXPECT_THROW(build(std::string(4097, 'n'), "F32", {1}), InvalidArgument);
   const std::vector<SealedTensor> twice{{"x", "F32", {1}, four}, {"x", "F32", {1}, four}};
   EXPECT_THROW(build_index("{}", twice), InvalidArgument);
-  for (const char* meta : {"", "{", "{} {}", "NaN", "\xFF"}) EXPECT_THROW(build_index(meta, {}), InvalidArgument) << meta;
+  for (const char* meta : {"", "{", "{} {}", "NaN", "\xFF"}) {
+    EXPECT_THROW(build_index(meta, {}), InvalidArgument) << meta;
+  }
   EXPECT_THROW(build_index("\"" + std::string(kMaxIndexBytes, 'x') + "\"", {}), InvalidArgument);
 }
 
@@ -132,7 +139,8 @@ TEST(TensorIndex, RefusesHostileIndexes) {
   expect_error<SealError>([&] { parse_index(index(x + "," + y), 11); }, "follow each other");
 }
 
-// Every single-character change of a good index either fails or, where it still says something, reads back as it is.
+// Every single-character change of a good index either fails or, where it still says something, reads back as
+// it is.
 TEST(TensorIndex, NoOneCharacterChangeSlipsThroughUncanonically) {
   const Bytes w(8);
   const std::string good = build_index("{}", std::vector<SealedTensor>{{"w", "F32", {2}, w}});
