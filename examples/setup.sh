@@ -83,11 +83,9 @@ PY
     "$python" -m pip install "torch==$torch_version"
     return
   fi
-  # Without a CUDA toolkit only the CPU build can be compiled against. It may come from a local wheel folder
-  # (PIP_FIND_LINKS) or from PyTorch's own index; elsewhere the plain build is the CPU build.
+  # Without a CUDA toolkit only the CPU build can be compiled against. It is asked for first and comes from whatever index
+  # or wheel folder pip is set up with; elsewhere the plain build is the CPU build.
   "$python" -m pip install "torch==$torch_version+cpu" 2>/dev/null ||
-    "$python" -m pip install --retries 1 --timeout 20 --extra-index-url https://download.pytorch.org/whl/cpu \
-      "torch==$torch_version+cpu" ||
     "$python" -m pip install "torch==$torch_version"
 }
 
