@@ -1,4 +1,4 @@
-"""Models of the capture tests: each is (module, inputs for a batch, loss per sample)."""
+"""Models of the capture tests, each with the inputs of a batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Case:
-    """build() -> module; inputs(B) -> model arguments; loss(output, B) -> [B]."""
+    """build() -> module without randomness; inputs(B) -> its arguments. The batch is their dimension 0, or 1."""
 
     build: Callable[[], nn.Module]
     inputs: Callable[[int], tuple[torch.Tensor, ...]]
@@ -228,3 +228,109 @@ class _LoRA(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.linear(x, self.weight + 0.5 * self.b @ self.a)
+
+
+@case("residual_group_norm", floats(3, 8, 8))
+class _ResidualNet(nn.Module):
+    """A small residual network: strides, a projection, inplace activations, global pooling."""
+
+    class Block(nn.Module):
+        def __init__(self, channels: int, out: int, stride: int) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(channels, out, 3, stride, 1, bias=False)
+            self.norm1, self.norm2 = nn.GroupNorm(2, out), nn.GroupNorm(2, out)
+            self.second = nn.Conv2d(out, out, 3, 1, 1, bias=False)
+            self.project = nn.Conv2d(channels, out, 1, stride, bias=False) if stride > 1 or channels != out else nn.Identity()
+            self.act = nn.SiLU(inplace=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = self.act(self.norm1(self.first(x)))
+            h = self.norm2(self.second(h))
+            h += self.project(x)
+            return self.act(h)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1, bias=False)
+        self.blocks = nn.Sequential(self.Block(4, 4, 1), self.Block(4, 6, 2))
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.blocks(F.max_pool2d(self.stem(x), 2)).mean((2, 3)))
+
+
+@case("u_net", floats(1, 8, 8))
+class _UNet(nn.Module):
+    """Two levels with a skip connection that joins channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down1, self.down2 = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 6, 3, padding=1)
+        self.up = nn.ConvTranspose2d(6, 4, 2, stride=2)
+        self.join, self.out = nn.Conv2d(8, 4, 3, padding=1), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        level1 = F.relu(self.down1(x))
+        level2 = F.relu(self.down2(F.max_pool2d(level1, 2)))
+        return self.out(F.relu(self.join(torch.cat([level1, self.up(level2)], 1))))
+
+
+@case("two_branches", lambda b: (torch.randn(b, 6), torch.randint(5, (b, 3))))
+class _Tabular(nn.Module):
+    """Numbers and categories, joined; several tables."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = nn.Linear(6, 4)
+        self.tables = nn.ModuleList(nn.Embedding(5, 2) for _ in range(3))
+        self.head = nn.Sequential(nn.ELU(), nn.Linear(10, 2))
+
+    def forward(self, x: torch.Tensor, categories: torch.Tensor) -> torch.Tensor:
+        embedded = [table(categories[:, i]) for i, table in enumerate(self.tables)]
+        return self.head(torch.cat([self.numbers(x), *embedded], 1))
+
+
+@case("gated_low_rank", floats(5, 6))
+class _Gated(nn.Module):
+    """Parameters of zero and one dimension, squared and shared by two operators."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 6)
+        self.gate = nn.Parameter(torch.tensor(0.7))
+        self.scale = nn.Parameter(torch.rand(6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = torch.sigmoid(self.gate) * self.layer(x) + x * self.scale.square()
+        return (h * self.gate).cumsum(1) * self.scale.softmax(0)
+
+
+@case("embedding_bag", ids(11, 6))
+class _Bag(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.bag = nn.EmbeddingBag(11, 4, mode="mean")
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.head(self.bag(tokens))
+
+
+CASES["flattened_tokens"] = Case(lambda: nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3), _MergeTime()), floats(4, 6))
+CASES["encoder_decoder"] = Case(lambda: _EncoderDecoder(), lambda b: (torch.randn(b, 4, 8), torch.randn(b, 3, 8)))
+
+
+class _MergeTime(nn.Module):
+    """[B, T, d] -> [B*T, d], as language models hand their logits to the criterion."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(0, 1)
+
+
+class _EncoderDecoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Transformer(8, 2, 1, 1, 16, dropout=0.0, batch_first=True)
+
+    def forward(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return self.net(source, target, tgt_mask=nn.Transformer.generate_square_subsequent_mask(target.size(1)))
