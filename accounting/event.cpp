@@ -53,7 +53,7 @@ std::string shortest(double value) {
   return text;
 }
 
-std::string quoted(const std::string& text) {
+std::string json_string(const std::string& text) {
   try {
     return Json(text).dump();
   } catch (const Json::exception&) {
@@ -177,7 +177,7 @@ Event Event::unsupported(std::string why) {
     throw InvalidArgument(message("[Event.unsupported] Expected at most ", max_reason_bytes,
                                   " bytes of text, received ", why.size(), ". Shorten the description."));
   }
-  quoted(why);
+  json_string(why);
   return make({.kind = EventKind::unsupported, .reason = std::move(why)});
 }
 
@@ -243,7 +243,7 @@ std::string Event::to_json() const {
       for (const Event& event : events()) list += (list.empty() ? "" : ",") + event.to_json();
       return "{\"events\":[" + list + "]" + type;
     }
-    case EventKind::unsupported: return "{\"reason\":" + quoted(reason()) + type;
+    case EventKind::unsupported: return "{\"reason\":" + json_string(reason()) + type;
     case EventKind::no_op:
     case EventKind::non_private: break;
   }

@@ -17,9 +17,11 @@ constexpr double kLogSqrt2Pi = 0.91893853320467274178;
 
 // Wanted distance between the upper and the lower end, relative to epsilon.
 constexpr double kRelativeWidth = 4e-4;
-// Wrapped-around mass may change delta by e^-kWrapped, relatively; outcomes beyond reach likewise.
-constexpr double kWrapped = 26;
+// Wrapped-around mass, and outcomes beyond reach, may change the tilted sum or delta by e^-this.
+constexpr double kWrapped = 32;
 constexpr double kBeyondReach = 23;
+// Rounding of the transform may grow by e^kAmplified, relative to delta.
+constexpr double kAmplified = 14;
 constexpr double kLargestLength = 1 << 20;
 constexpr double kLargestCells = 1 << 20;
 constexpr double kTiltCells = 1 << 14;
@@ -112,8 +114,8 @@ double normal_log_delta(const Cumulant::Value& value, double tilt) {
 // The tilt at which a function of it, rising or falling, reaches a target; only a starting point.
 template <typename Function>
 double find_tilt(Function&& is_below) {
-  double low = std::log(1e-9), high = std::log(1e9);
-  for (int i = 0; i < 40; ++i) {
+  double low = std::log(1e-9), high = std::log(1e18);
+  for (int i = 0; i < 45; ++i) {
     const double middle = (low + high) / 2;
     (is_below(std::exp(middle)) ? low : high) = middle;
   }
@@ -122,6 +124,46 @@ double find_tilt(Function&& is_below) {
 
 // How many deviations of x leave out less than exp(log_mass) of the probability of any step.
 double reach_for(double log_mass) { return std::clamp(std::sqrt(std::max(0.0, -2 * log_mass)), 8.0, 38.0); }
+
+// The period that a tilt needs: wrapped copies from below carry at most e^(-tilt * period), the ones from above at most a
+// Chernoff bound.
+void set_period(Window& window, const Cumulant& cumulant, const Cumulant::Value& value) {
+  const double from_below = (window.tilt * window.epsilon - value.k + kWrapped) / window.tilt;
+  double from_above = kInfinity;
+  for (double factor : {0.125, 0.25, 0.5, 1.0, 2.0, 4.0}) {
+    const double more = factor * window.tilt;
+    const double needed = (cumulant.at(window.tilt + more).k - value.k + kWrapped) / more - window.epsilon;
+    if (needed < from_above) {
+      from_above = needed;
+      window.remainder = more;
+    }
+  }
+  window.period = std::max({from_below, from_above, 4 * window.deviation});
+}
+
+// A tilt of a few inverse deviations makes w fall off fast and the period short. One that moves the sum far away from
+// epsilon (two bumps can trade places) drowns delta in rounding, or makes the period long again.
+void choose_tilt(Window& window, const Cumulant& cumulant, double tilt) {
+  const Cumulant::Value at_saddle = cumulant.at(tilt);
+  const double acceptable = std::max(normal_log_delta(at_saddle, tilt) + kAmplified,
+                                     at_saddle.k - tilt * window.epsilon + 4);
+  Window best = window;
+  best.period = kInfinity;
+  for (double candidate = std::max(tilt, 4 / std::sqrt(at_saddle.variance));; candidate /= 2) {
+    window.tilt = std::max(candidate, tilt);
+    const Cumulant::Value value = cumulant.at(window.tilt);
+    window.deviation = std::sqrt(value.variance);
+    window.log_delta = std::min(0.0, normal_log_delta(value, window.tilt));
+    const bool last = candidate <= tilt;
+    if (last || value.k - window.tilt * window.epsilon <= acceptable) {
+      set_period(window, cumulant, value);
+      if (window.period * std::sqrt(1 + window.tilt) < best.period * std::sqrt(1 + best.tilt)) best = window;
+      if (window.period > 4 * best.period) break;
+    }
+    if (last) break;
+  }
+  window = best;
+}
 
 std::optional<Window> make_window(const std::vector<SampledGaussian>& steps, const Cumulant& cumulant,
                                   Direction direction, double tilt, double epsilon, double reach) {
@@ -137,34 +179,22 @@ std::optional<Window> make_window(const std::vector<SampledGaussian>& steps, con
                                 (direction == Direction::remove ? highest : std::min(highest, 50 / tilt)));
   }
   tilt = std::min(tilt, 0.1 * kTiltCells / range);
-  Cumulant::Value value = cumulant.at(tilt);
-  // A tilt below a few inverse deviations would let w fall off too slowly for the period.
-  window.tilt = std::max(tilt, 4 / std::sqrt(value.variance));
-  value = cumulant.at(window.tilt);
-  window.deviation = std::sqrt(value.variance);
-  window.log_delta = std::min(0.0, normal_log_delta(value, window.tilt));
+  choose_tilt(window, cumulant, tilt);
 
-  // Wrapped copies from below carry at most e^(-tilt * period), the ones from above at most a Chernoff bound.
-  window.period = std::max(window.tilt * window.epsilon - value.k + kWrapped + 6, 0.0) / window.tilt;
-  double from_above = kInfinity;
-  for (double factor : {0.125, 0.25, 0.5, 1.0, 2.0, 4.0}) {
-    const double more = factor * window.tilt;
-    const double needed = (cumulant.at(window.tilt + more).k - value.k + kWrapped + 6) / more - window.epsilon;
-    if (needed < from_above) {
-      from_above = needed;
-      window.remainder = more;
-    }
-  }
-  window.period = std::max({window.period, from_above, 4 * window.deviation});
-
-  // The two discretisations together move epsilon by about count * spacing^2 * (1 + tilt) / 8.
-  const double scale = std::max(window.epsilon, 0.3 * window.deviation);
+  // The two discretisations together move epsilon by about count * spacing^2 * (1 + tilt) / 8. Where epsilon is next to
+  // nothing, the bulk of the losses (without their rare large values) must be resolved instead.
+  const double variance =
+      std::min({cumulant.at(tilt).variance, cumulant.at(0).variance, cumulant.at(-1).variance});
+  const double scale = std::max(window.epsilon, 0.3 * std::sqrt(variance));
   window.spacing = std::sqrt(8 * kRelativeWidth * scale / (total_count(steps) * (1 + window.tilt)));
   window.spacing = std::min(window.spacing, 0.1 / (1 + window.tilt));
   const double wanted = window.spacing;
   window.spacing = std::max({wanted, window.period / kLargestLength, range / kLargestCells});
   window.coarse = window.spacing > 2 * wanted;
-  if (!(window.spacing > 0) || !(window.spacing * (1 + window.tilt) < 1) || !(window.period < 1e12)) return {};
+  const bool follows = window.spacing > 0 && window.spacing * (1 + window.tilt) < 1;
+  const bool fits = window.period <= 1.01 * kLargestLength * window.spacing &&
+                    range <= 1.01 * kLargestCells * window.spacing && window.period < 1e12;
+  if (!follows || !fits) return {};
   return window;
 }
 

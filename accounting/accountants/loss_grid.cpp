@@ -41,7 +41,8 @@ class Discretiser {
     // x has the lowest losses. Where those no longer matter, the rest is left to the tail.
     if (!remove_) x_high_ = negligible_from();
     const double h = o_.spacing;
-    const double anchor = std::isfinite(loss_.lowest()) ? lowest_point() : loss_(x_low_) + h;
+    // Where the end at log(1 - q) is out of reach, the grid starts at the first loss that is in reach.
+    const double anchor = loss_(x_low_) - h < loss_.lowest() ? lowest_point() : loss_(x_low_) + 0.5 * h;
     offset_ = std::fmod(anchor, h);
     first_ = std::llround((anchor - offset_) / h) - 1;
     const auto last = std::max(first_ + 1, static_cast<std::int64_t>(std::ceil((loss_(x_high_) - offset_) / h)));
@@ -130,7 +131,8 @@ class Discretiser {
       }
       (balance > 0 ? low : high) = middle;
     }
-    return lowest + low * h;
+    // Direction add must not fall short: the curve of what lies above the last point but one is all there is.
+    return lowest + (remove_ ? low : high + 1e-3) * h;
   }
 
   // Fills the cells along x. The tangent of a cell may touch the curve anywhere in it; a grid point ends up well when
@@ -147,7 +149,7 @@ class Discretiser {
       double at = std::clamp(loss_.inverse(low + 0.5 * h), from, to);
       if (i == 0) {
         at = from;
-      } else if (to - from > 0.25 * s_ && !(i == 1 && middle_matches(low, from, at, gap))) {
+      } else if (i == 1 ? !middle_matches(low, from, at, gap) : to - from > 0.25 * s_) {
         at = matching_point(low, from, to, gap);
         off_middle = (loss_(at) - low) / h - 0.5;
       } else if (off_middle != 0) {
@@ -170,7 +172,7 @@ class Discretiser {
   bool middle_matches(double low, double from, double middle, double gap) const {
     Cell cell;
     integrate(cell, low, from, middle);
-    return (remove_ ? cell.gap_low : cell.gap_high) <= gap + 1e-3 * o_.spacing * (cell.low + cell.high);
+    return remove_ ? cell.gap_low <= gap + 1e-3 * o_.spacing * (cell.low + cell.high) : cell.gap_high <= gap;
   }
 
   // The x up to which the gap of the grid point at `from` grows to `gap`.

@@ -25,6 +25,17 @@ Spending protected_part(Spending spending) {
   return spending;
 }
 
+// The probability that the sample is ever used. If it is not, nothing depends on it, so delta is at most this at any
+// epsilon >= 0.
+double ever_used(const Spending& spending) {
+  if (spending.mu_squared > 0) return 1;
+  double log_unused = 0;
+  for (const SampledGaussian& step : spending.sampled) {
+    log_unused += step.count * std::log1p(-step.sampling_probability);
+  }
+  return std::min(1.0, -std::expm1(log_unused) * (1 + 1e-12));
+}
+
 // What a single part already spends: a composition is never more private than its parts.
 
 double largest_part_epsilon(const Spending& spending, double delta) {
@@ -99,6 +110,7 @@ LogDeltaBound direction_log_delta(const Spending& spending, Direction direction,
 // These two need several steps, some of them sampled.
 
 Interval composed_epsilon(const Spending& spending, double delta, Ends ends) {
+  if (ever_used(spending) <= delta) return {0, 0};
   const double log_delta = std::log(delta);
   Bounds bounds = direction_epsilon(spending, Direction::remove, log_delta, ends);
   // Nearly always `remove` is the worse direction; then one look at the other suffices.
@@ -120,7 +132,7 @@ Interval composed_delta(const Spending& spending, double epsilon, Ends ends) {
   const auto remove = direction_log_delta(spending, Direction::remove, Bound::upper, epsilon);
   const auto add = direction_log_delta(spending, Direction::add, Bound::upper, epsilon);
   const bool coarse = remove.coarse || add.coarse;
-  double upper = std::clamp(std::exp(std::max(remove.value, add.value)), kSmallest, 1.0);
+  double upper = std::clamp(std::exp(std::max(remove.value, add.value)), kSmallest, ever_used(spending));
   if (coarse) upper = std::min(upper, rdp_delta(spending, epsilon));
   if (ends == Ends::upper) return {0, upper};
   const auto remove_lower = direction_log_delta(spending, Direction::remove, Bound::lower, epsilon);

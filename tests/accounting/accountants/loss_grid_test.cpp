@@ -1,0 +1,123 @@
+// The replaced step against the closed form of the true one, on grids so coarse that rounding cannot hide a mistake.
+#include "accounting/accountants/loss_grid.h"
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+namespace hushgrad {
+namespace {
+
+struct Case {
+  double q, s, spacing, tilt;
+};
+
+std::string name(const testing::TestParamInfo<Case>& info) { return "case" + std::to_string(info.index); }
+
+double loss_at(const GridLoss& grid, std::size_t i, double spacing) {
+  return grid.offset + static_cast<double>(grid.first + static_cast<std::int64_t>(i)) * spacing;
+}
+
+// The definition: sum over losses l > epsilon of p (1 - exp(epsilon - l)).
+double delta_of(const GridLoss& grid, const Case& c, double epsilon) {
+  double delta = grid.infinite;
+  for (std::size_t i = 0; i < grid.masses.size(); ++i) {
+    const double loss = loss_at(grid, i, c.spacing);
+    const double p = grid.masses[i] * std::exp(grid.log_scale - c.tilt * loss);
+    if (loss > epsilon) delta += p * -std::expm1(epsilon - loss);
+  }
+  return delta;
+}
+
+class GridLossTest : public testing::TestWithParam<Case> {
+ protected:
+  GridLoss grid(Direction direction, Bound bound) const {
+    const Case& c = GetParam();
+    return grid_loss(c.q, c.s, direction, bound, {c.spacing, c.tilt, 10, 0});
+  }
+
+  double exact(double epsilon, Direction direction) const {
+    return std::exp(sampled_gaussian_log_delta(GetParam().q, GetParam().s, epsilon, direction).value);
+  }
+
+  // Also between the grid points, and also where epsilon is negative: compositions use the whole curve.
+  template <typename Check>
+  void for_every_epsilon(Check&& check) const {
+    const double scale = 1 / (GetParam().s * GetParam().s) + 3 / GetParam().s;
+    for (double f = -1; f <= 1.5; f += 0.0171) check(f * scale);
+    for (double f = -1; f <= 1.5; f += 0.0171) check(f * 2 * GetParam().q);
+  }
+};
+
+TEST_P(GridLossTest, UpperNeverBelowTheTruthAndLowerNeverAbove) {
+  for (Direction direction : {Direction::remove, Direction::add}) {
+    const GridLoss upper = grid(direction, Bound::upper), lower = grid(direction, Bound::lower);
+    for (double mass : lower.masses) ASSERT_GE(mass, 0);
+    for (double mass : upper.masses) ASSERT_GE(mass, 0);
+    for_every_epsilon([&](double epsilon) {
+      const double truth = exact(epsilon, direction);
+      EXPECT_GE(delta_of(upper, GetParam(), epsilon), truth * (1 - 1e-11) - 1e-300) << "epsilon " << epsilon;
+      // The lower curve is cut off beyond ten deviations; there it is 0.
+      EXPECT_LE(delta_of(lower, GetParam(), epsilon), truth * (1 + 1e-11) + 1e-300) << "epsilon " << epsilon;
+    });
+  }
+}
+
+// The error is of second order in the spacing: a quarter of it leaves about a sixteenth of the area between the ends.
+class FineGridLossTest : public GridLossTest {};
+
+TEST_P(FineGridLossTest, TheEndsCloseQuadratically) {
+  Case fine = GetParam();
+  fine.spacing /= 4;
+  for (Direction direction : {Direction::remove, Direction::add}) {
+    const auto area = [&](const Case& c) {
+      const GridOptions options{c.spacing, c.tilt, 10, 0};
+      const GridLoss upper = grid_loss(c.q, c.s, direction, Bound::upper, options);
+      const GridLoss lower = grid_loss(c.q, c.s, direction, Bound::lower, options);
+      // Spread over a whole number of coarse cells, so that it does not matter where the grids lie.
+      double sum = 0;
+      for (int i = -400; i < 400; ++i) {
+        const double epsilon = i * GetParam().spacing / 40;
+        sum += delta_of(upper, c, epsilon) - delta_of(lower, c, epsilon);
+      }
+      return sum;
+    };
+    EXPECT_LE(area(fine), area(GetParam()) / 5);
+  }
+}
+
+TEST_P(GridLossTest, SplittingKeepsBothProbabilities) {
+  const GridLoss upper = grid(Direction::remove, Bound::upper);
+  double with = upper.infinite, without = 0;
+  for (std::size_t i = 0; i < upper.masses.size(); ++i) {
+    const double loss = loss_at(upper, i, GetParam().spacing);
+    const double p = upper.masses[i] * std::exp(upper.log_scale - GetParam().tilt * loss);
+    with += p;
+    without += p * std::exp(-loss);
+  }
+  EXPECT_NEAR(with, 1, 1e-12);
+  EXPECT_NEAR(without, 1, 1e-12);
+}
+
+// Mild and extreme sampling, narrow and wide noise, grids from fine to wider than the whole distribution, tilts.
+INSTANTIATE_TEST_SUITE_P(, GridLossTest,
+                         testing::Values(Case{0.01, 1, 0.01, 0}, Case{0.01, 1, 0.1, 2}, Case{0.01, 1, 0.001, 8},
+                                         Case{0.5, 1, 0.1, 1}, Case{0.5, 0.3, 0.3, 0.2}, Case{1, 1, 0.1, 1},
+                                         Case{1, 0.4, 0.5, 0.5}, Case{1, 20, 0.01, 30}, Case{0.999, 0.8, 0.05, 3},
+                                         Case{0.001, 0.6, 2e-3, 3}, Case{0.001, 0.6, 0.02, 3}, Case{0.01, 0.1, 0.07, 0.04},
+                                         Case{0.01, 0.05, 0.1, 0.01}, Case{0.2, 4, 0.3, 1}, Case{1e-6, 10, 1e-8, 1e5},
+                                         Case{1e-6, 0.5, 1e-3, 5}, Case{0.08, 3, 0.002, 20}, Case{0.3, 1, 0.9, 0}),
+                         name);
+
+// Grids that resolve the losses.
+INSTANTIATE_TEST_SUITE_P(, FineGridLossTest,
+                         testing::Values(Case{0.01, 1, 0.01, 0}, Case{0.01, 1, 0.1, 2}, Case{0.5, 1, 0.1, 1},
+                                         Case{0.5, 0.3, 0.3, 0.2}, Case{1, 1, 0.1, 1}, Case{1, 20, 0.01, 30},
+                                         Case{0.999, 0.8, 0.05, 3}, Case{0.001, 0.6, 2e-3, 3}, Case{1e-6, 10, 1e-8, 1e5},
+                                         Case{0.08, 3, 0.002, 20}, Case{0.2, 4, 0.02, 5}),
+                         name);
+
+}  // namespace
+}  // namespace hushgrad
