@@ -56,6 +56,7 @@ class PrivateSession:
         self._optimizer = weakref.ref(optimizer)
         self._batch: int | None = None
         self._last_physical = True
+        self._refused: str | None = None
         self._hooks = [
             module.register_forward_hook(self._after_forward, with_kwargs=True),
             optimizer.register_step_pre_hook(self._before_step),
@@ -87,11 +88,16 @@ class PrivateSession:
         outputs = [t for t in tensors_in(output) if t.requires_grad]
         if not outputs:
             return
+        if self._refused is not None:
+            raise Unsupported(self._refused)
         if self.training.watch(outputs) and self._batch > 1:
             hooks = module._forward_hooks.copy()
             module._forward_hooks.clear()  # the check calls the module; it must not be watched, nor call the user's hooks
             try:
                 check_forward(module, args, kwargs, self._batch, self.batch_dim)
+            except Unsupported as error:
+                self._refused = str(error)  # the graph's structure is known by now and would not be checked again
+                raise
             finally:
                 module._forward_hooks.update(hooks)
 
@@ -105,6 +111,8 @@ class PrivateSession:
                 loss = closure()
             result = ((optimizer, lambda: loss), {})
         self._refuse_foreign_gradients(optimizer)
+        if self._refused is not None:
+            raise Unsupported(self._refused)
         if self._batch is None:
             raise InvalidState(
                 "[step] Expected a batch from the private data loader since the last step, received none. Iterate over the loader that "
