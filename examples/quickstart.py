@@ -16,7 +16,7 @@ Run it again and it trains again: a new run in the same ledger. What both runs r
 """
 
 import argparse
-import getpass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ import hushgrad
 from hushgrad.keys import Keyring
 from hushgrad.ledger import Ledger
 from hushgrad.report import build, render
+from hushgrad.report.numbers import round_down, round_up
 
 DATASET = "rand-hie"
 TARGET_EPSILON = 3.0
@@ -54,6 +55,33 @@ SCALES = {
 }
 
 console = Console()
+
+
+@dataclass(frozen=True)
+class Files:
+    """What the example writes, in one folder."""
+
+    folder: Path
+
+    @property
+    def ledger(self) -> Path:
+        """The budget ledger; it outlives the runs."""
+        return self.folder / "hushgrad.ledger.db"
+
+    @property
+    def keyring(self) -> Path:
+        """The keys that open the checkpoint. In earnest: not beside it."""
+        return self.folder / "hushgrad.keyring"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The private model, encrypted."""
+        return self.folder / "model.sealed"
+
+    @property
+    def report(self) -> Path:
+        """The budget report as a page; report.json lies beside it."""
+        return self.folder / "report.html"
 
 
 def load_data() -> tuple[TensorDataset, TensorDataset]:
@@ -80,7 +108,9 @@ def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
 
 
-def train(title: str, model: nn.Module, optimizer: torch.optim.Optimizer, loader: DataLoader[tuple[Tensor, ...]]) -> None:
+def train(
+    title: str, model: nn.Module, optimizer: torch.optim.Optimizer, loader: DataLoader[tuple[Tensor, ...]]
+) -> None:
     """The training loop. It is the same with and without privacy."""
     criterion = nn.BCEWithLogitsLoss()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -119,37 +149,25 @@ def grant_budget(ledger_path: Path, delta: float) -> None:
     spent = ledger.spent(dataset=DATASET, delta=delta)[1]
     ledger.set_budget(dataset=DATASET, epsilon=spent + TARGET_EPSILON, delta=delta)
     if spent > 0:
-        console.print(f"Earlier runs spent epsilon {spent:.2f}; the budget is raised to {spent + TARGET_EPSILON:.2f}.")
+        raised = round_down(spent + TARGET_EPSILON)
+        console.print(f"Earlier runs spent epsilon {round_up(spent)}; the budget is raised to {raised}.")
 
 
-def write_report(ledger_path: Path, output: Path) -> None:
+def write_report(files: Files) -> None:
     """The budget report of the data set, for people (HTML) and programs (JSON)."""
-    document = build(Ledger(ledger_path), dataset=DATASET)
-    output.with_suffix(".html").write_bytes(render(document, format="html"))
-    output.with_suffix(".json").write_bytes(render(document, format="json"))
+    document = build(Ledger(files.ledger), dataset=DATASET)
+    files.report.write_bytes(render(document, format="html"))
+    files.report.with_suffix(".json").write_bytes(render(document, format="json"))
 
 
-def main() -> None:
-    """Trains both models, saves and reopens the private one, writes the report."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "output", help="folder for all files")
-    output: Path = parser.parse_args().output
-    output.mkdir(parents=True, exist_ok=True)
-    ledger_path, checkpoint, report = output / "hushgrad.ledger.db", output / "model.sealed", output / "report"
-
-    training, held_out = load_data()
-    delta = 1 / (10 * len(training))
-    console.print(f"{len(training):,} rows to train on, {len(held_out):,} held out; delta {delta:.2g}")
-
-    plain = make_model()
-    train("without privacy", plain, make_optimizer(plain), DataLoader(training, batch_size=BATCH_SIZE, shuffle=True))
-
-    grant_budget(ledger_path, delta)
-    keyring = open_keyring(output / "hushgrad.keyring")
+def train_privately(training: TensorDataset, delta: float, files: Files) -> tuple[nn.Module, nn.Module, float]:
+    """The private model, the same model read back from its sealed checkpoint, and the epsilon of this run."""
     engine = hushgrad.PrivacyEngine(
-        ledger=ledger_path, dataset=DATASET, purpose="Quickstart: who sees a doctor", actor=getpass.getuser(),
-        keyring=keyring,
-    )  # fmt: skip
+        ledger=files.ledger,
+        dataset=DATASET,
+        purpose="Quickstart: who sees a doctor",
+        keyring=open_keyring(files.keyring),
+    )
     model = make_model()
     model, optimizer, loader = engine.make_private_with_epsilon(
         module=model,
@@ -162,22 +180,39 @@ def main() -> None:
     )
     with engine:  # records in the ledger whether the run completed or failed
         train("with privacy   ", model, optimizer, loader)
-    epsilon = engine.get_epsilon(delta)
 
-    engine.save_checkpoint(checkpoint, module=model, optimizer=optimizer, overwrite=True)
+    engine.save_checkpoint(files.checkpoint, module=model, optimizer=optimizer, overwrite=True)
     reopened = make_model()
-    engine.load_checkpoint(checkpoint, module=reopened, optimizer=make_optimizer(reopened))
-    scores = {name: area_under_curve(m, held_out) for name, m in
-              (("without privacy", plain), ("with privacy", model), ("reopened", reopened))}  # fmt: skip
-    if scores["reopened"] != scores["with privacy"]:
-        raise SystemExit("The reopened model differs from the saved one.")
-    write_report(ledger_path, report)
+    engine.load_checkpoint(files.checkpoint, module=reopened, optimizer=make_optimizer(reopened))
+    return model, reopened, engine.get_epsilon(delta)
 
-    console.print(f"\nAUC on held-out rows: {scores['without privacy']:.3f} without privacy, "
-                  f"{scores['with privacy']:.3f} with epsilon {epsilon:.4f} at delta {delta:.2g}", soft_wrap=True)  # fmt: skip
-    console.print(f"The sealed checkpoint was reopened and scores the same: {scores['reopened']:.3f}\n")
-    for what, path in (("checkpoint", checkpoint), ("keyring", output / "hushgrad.keyring"), ("ledger", ledger_path),
-                       ("report", report.with_suffix(".html"))):  # fmt: skip
+
+def main() -> None:
+    """Trains both models, saves and reopens the private one, writes the report."""
+    parser = argparse.ArgumentParser(description="Private training on public health data, start to finish.")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "output", help="folder for all files")
+    files = Files(parser.parse_args().output)
+    files.folder.mkdir(parents=True, exist_ok=True)
+
+    training, held_out = load_data()
+    delta = 1 / (10 * len(training))
+    console.print(f"{len(training):,} rows to train on, {len(held_out):,} held out; delta {delta:.2g}")
+
+    plain = make_model()
+    train("without privacy", plain, make_optimizer(plain), DataLoader(training, batch_size=BATCH_SIZE, shuffle=True))
+    grant_budget(files.ledger, delta)
+    private, reopened, epsilon = train_privately(training, delta, files)
+    write_report(files)
+
+    without, with_privacy, again = (area_under_curve(model, held_out) for model in (plain, private, reopened))
+    if again != with_privacy:
+        raise SystemExit("The reopened model differs from the saved one.")
+    console.print("\nAUC on held-out rows:")
+    console.print(f"  {without:.3f} without privacy")
+    console.print(f"  {with_privacy:.3f} with epsilon {round_up(epsilon)} at delta {delta:.2g}")
+    console.print(f"  {again:.3f} after sealing the checkpoint and opening it again\n")
+    for what, path in (("checkpoint", files.checkpoint), ("keyring", files.keyring), ("ledger", files.ledger),
+                       ("report", files.report)):  # fmt: skip
         console.print(f"{what:>10}: {path}", soft_wrap=True)
 
 

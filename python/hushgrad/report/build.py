@@ -69,7 +69,9 @@ def build(ledger: Ledger, dataset: str | None = None, run: str | None = None, de
         LedgerError: the ledger cannot be read at all.
     """
     if delta is not None and not 0 < delta < 1:
-        raise InvalidArgument(f"[report] Expected delta in (0, 1), received {delta}. Pass a small probability like 1e-6.")
+        raise InvalidArgument(
+            f"[report] Expected delta in (0, 1), received {delta}. Pass a small probability like 1e-6."
+        )
     verdict = ledger.verify()
     names = _selected(ledger, dataset, run) if verdict.ok else []
     # The head is read before the charges: what another process charges meanwhile is counted, never missed.

@@ -28,7 +28,8 @@ class Charges:
         rows = list(steps)
         texts = {id(row.event): row.event.to_json() for row in rows}
         keys = tuple(texts[id(row.event)] for row in rows)
-        return cls(tuple(row.run_id for row in rows), keys, {key: row.event for key, row in zip(keys, rows, strict=True)})
+        events = {key: row.event for key, row in zip(keys, rows, strict=True)}
+        return cls(tuple(row.run_id for row in rows), keys, events)
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -1,4 +1,4 @@
-"""Numbers as people read them. Rounding goes against the spender: what was spent rounds up, what is left rounds down."""
+"""Numbers as people read them. Rounding goes against the spender: spent rounds up, left rounds down."""
 
 import math
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal

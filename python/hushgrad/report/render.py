@@ -35,7 +35,8 @@ def _check(document: Mapping[str, Any]) -> None:
     if document.get("schema") != SCHEMA or document.get("schema_version") != SCHEMA_VERSION:
         raise InvalidArgument(
             f"[report] Expected a {SCHEMA} document of version {SCHEMA_VERSION}, received schema"
-            f" {document.get('schema')!r} version {document.get('schema_version')!r}. Build it with hushgrad.report.build."
+            f" {document.get('schema')!r} version {document.get('schema_version')!r}. Build it with"
+            " hushgrad.report.build."
         )
     if digest(document["content"]) != document.get("digest"):
         raise InvalidArgument(

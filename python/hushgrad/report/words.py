@@ -18,7 +18,7 @@ PRIVACY: Json = {
 NOT_COVERED: list[str] = [
     "Several records of one person: the unit of privacy is one record. Somebody with k records is protected less, in"
     " the worst case by k times the epsilon shown.",
-    "Anything done with the data outside this ledger: other training scripts, exports, statistics, looking at the data.",
+    "Anything done with the data outside this ledger: other training scripts, exports, statistics, a look at the rows.",
     "Choices made by looking at the data without recording it here: picking the best of several models, or settings,"
     " on private rows. Runs that are recorded here are counted, failed ones too.",
     "What is public by assumption: the number of records, the sampling rate, the model, the settings of the run.",
@@ -53,7 +53,8 @@ def dataset_warnings(section: Json, *, non_private: Sequence[str], insecure: Seq
         warnings.append(_warning("insecure_randomness", "Used randomness that can be repeated by anybody who knows the"
                                  " seed, which undoes the protection: " + _name_runs(insecure)))
     if section["budget"] and section["budget"]["status"] == "passed":
-        warnings.append(_warning("budget_passed", "More was spent than the budget allows. Every further step is refused."))
+        warnings.append(_warning("budget_passed", "More was spent than the budget allows. Every further step is"
+                                 " refused."))
     return warnings
 
 
