@@ -15,7 +15,7 @@ namespace {
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kLogSqrt2Pi = 0.91893853320467274178;
 // Far above the rounding of the sums below (all terms are positive), far below anything that matters.
-constexpr double kSlack = 1 + 1e-10;
+constexpr double kSlack = 1 + 1e-11;
 
 // log(exp(a) + exp(b))
 double log_add(double a, double b) {
@@ -45,7 +45,7 @@ double log_excess_integer(double q, double s, int order) {
 double log_convex_part(double loss, double order) {
   if (loss > 40) return order * loss + std::log1p(-order * std::exp((1 - order) * loss));
   const double y = std::expm1(loss);
-  if (std::abs(y) < 1e-4 / order) {
+  if (std::abs(y) < 1e-3 / order) {
     const double series = 1 + y * (order - 2) / 3 * (1 + y * (order - 3) / 4 * (1 + y * (order - 4) / 5));
     return std::log(order * (order - 1) / 2) + 2 * std::log(std::abs(y)) + std::log(series);
   }

@@ -70,6 +70,14 @@ TEST(RdpEpsilon, PublishedValues) {
   // tensorflow/privacy 03035d5, compute_dp_sgd_privacy_test.py: (n, batch, sigma, epochs) as (q, sigma, steps).
   EXPECT_NEAR(rdp_epsilon(steps(150.0 / 60000, 1.3, 6000), 1e-5), 0.7242234026109595, 1e-6);
   EXPECT_NEAR(rdp_epsilon(steps(1e-3, 1.0, 30000), 1e-7), 1.4154988495444842, 1e-6);
+  const std::vector<double> best_of_theirs{1.25};
+  EXPECT_NEAR(rdp_epsilon(steps(1.024e-5, 0.1, 976563), 1e-7, best_of_theirs), 5907982.3113984, 1e-3);
+  // google/differential-privacy b5b0286, rdp_privacy_accountant_test.py; every thousandth from 1 to 100.
+  std::vector<double> fine;
+  for (int i = 1001; i <= 100000; ++i) fine.push_back(i / 1000.0);
+  Spending gaussian;
+  gaussian.mu_squared = 1 / (4.530877117 * 4.530877117);
+  EXPECT_NEAR(rdp_epsilon(gaussian, 1e-6, fine), 1, 1e-6);
   // meta-pytorch/opacus 88919b66, accountants_test.py
   std::vector<double> opacus;
   for (int i = 11; i < 110; ++i) opacus.push_back(i / 10.0);
