@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from hushgrad.engine import session_of
 from hushgrad.errors import InvalidArgument
-from hushgrad.loader import announce
+from hushgrad.loader import announce, in_turn
 
 __all__ = ["BatchMemoryManager"]
 
@@ -41,10 +41,13 @@ class _PhysicalBatches:
     def __iter__(self) -> Iterator[list[int]]:
         epoch = self._epoch
         self._epoch = self._draw()
-        self.announced.clear()
+        self.announced = deque()
+        return self._batches(epoch, self.announced)
+
+    def _batches(self, epoch: list[list[list[int]]], announced: deque[tuple[int, bool, bool]]) -> Iterator[list[int]]:
         for pieces in epoch:
             for i, piece in enumerate(pieces):
-                self.announced.append((len(piece), i == 0, i == len(pieces) - 1))
+                announced.append((len(piece), i == 0, i == len(pieces) - 1))
                 yield piece
 
 
@@ -89,7 +92,7 @@ class BatchMemoryManager:
         session = self._session
         announce(
             loader,
-            lambda batch: batches.announced.popleft(),
+            lambda: in_turn(batches.announced),
             lambda said: session.begin_batch(said[0], first=said[1], last=said[2]),
         )
         return loader

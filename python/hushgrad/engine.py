@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from hushgrad import _torch, accounting, checkpoint
 from hushgrad.errors import InvalidArgument, InvalidState, LedgerError, PrivacyViolation, Unsupported
-from hushgrad.independence import check_forward, check_modules
+from hushgrad.independence import check_forward, check_inputs, check_modules
 from hushgrad.keys import Keyring
 from hushgrad.loader import (
     PoissonBatchSampler,
@@ -90,6 +90,7 @@ class PrivateSession:
             return
         if self._refused is not None:
             raise Unsupported(self._refused)
+        check_inputs(args, kwargs, self._batch, self.batch_dim)
         if self.training.watch(outputs) and self._batch > 1:
             hooks = module._forward_hooks.copy()
             module._forward_hooks.clear()  # the check calls the module; it must not be watched, nor call the user's hooks
@@ -342,7 +343,7 @@ class PrivacyEngine:
             sampler = PoissonBatchSampler(training.draw, steps_per_epoch(size, batch_size))
             make_loader_private(data_loader, sampler, session.begin_batch, session.batch_dim)
         else:
-            announce(data_loader, lambda batch: rows_of(batch, session.batch_dim), session.begin_batch)
+            announce(data_loader, lambda: lambda batch: rows_of(batch, session.batch_dim), session.begin_batch)
         self._sessions.append(session)
         _sessions[optimizer] = session
         return module, optimizer, data_loader

@@ -19,7 +19,7 @@ from torch import nn
 from hushgrad.errors import Unsupported
 from hushgrad.loader import tensors_in
 
-__all__ = ["check_forward", "check_modules"]
+__all__ = ["check_forward", "check_inputs", "check_modules"]
 
 # Relative to the size of a sample's output: above the rounding of float32 kernels, far below the effect of a batch statistic.
 _TOLERANCE = 1e-4
@@ -53,6 +53,21 @@ def check_modules(module: nn.Module) -> None:
             raise Unsupported(
                 f"[make_private] Expected scale_grad_by_freq=False, received {where} with True: it counts over the whole batch. Build it without."
             )
+
+
+def check_inputs(args: tuple[Any, ...], kwargs: dict[str, Any], batch: int, batch_dim: int) -> None:
+    """Refuses a forward pass on anything but one row a sample, where it is unknown which row is whose.
+
+    Raises:
+        Unsupported: no input tensor has the batch as its batch dimension.
+    """
+    for tensor in tensors_in((args, kwargs)):
+        if tensor.dim() > 0 and tensor.size(batch_dim if tensor.dim() > batch_dim else 0) == batch:
+            return
+    raise Unsupported(
+        "[model] Expected an input tensor with one row for each sample of the loader's batch, received none. Call the model once on the whole "
+        "batch, not on a part of it or on several views joined; views of a sample go into a dimension of their own, or into calls of their own."
+    )
 
 
 def check_forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], batch: int, batch_dim: int) -> None:

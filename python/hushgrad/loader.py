@@ -20,6 +20,7 @@ __all__ = [
     "PoissonBatchSampler",
     "announce",
     "describe_loader",
+    "in_turn",
     "make_loader_private",
     "rows_of",
     "steps_per_epoch",
@@ -30,8 +31,8 @@ __all__ = [
 class PoissonBatchSampler:
     """Yields the indices of ``steps`` batches an epoch; every record is in each with the plan's sampling rate.
 
-    Batches vary in size and may be empty. ``len()`` is exact. Shared with the loader it serves: ``sizes`` holds the
-    sizes of batches that were drawn but not handed out yet (workers run ahead).
+    Batches vary in size and may be empty. ``len()`` is exact. ``sizes`` holds the sizes of the batches that the latest
+    iteration has drawn and the loader has not handed out yet (workers run ahead); every iteration has its own.
     """
 
     def __init__(self, draw: Callable[[], list[int]], steps: int) -> None:
@@ -43,10 +44,13 @@ class PoissonBatchSampler:
         return self._steps
 
     def __iter__(self) -> Iterator[list[int]]:
-        self.sizes.clear()
+        self.sizes = deque()
+        return self._batches(self.sizes)
+
+    def _batches(self, sizes: deque[int]) -> Iterator[list[int]]:
         for _ in range(self._steps):
             indices = self._draw()
-            self.sizes.append(len(indices))
+            sizes.append(len(indices))
             yield indices
 
 
@@ -94,6 +98,10 @@ def describe_loader(loader: DataLoader[Any]) -> tuple[int, int]:
         raise Unsupported(
             "[make_private] Expected a map-style data set, received an IterableDataset: records that cannot be addressed cannot be "
             "sampled with a known probability. Give the data set __getitem__ and __len__."
+        )
+    if isinstance(loader.batch_sampler, PoissonBatchSampler):
+        raise Unsupported(
+            "[make_private] Expected a data loader that is not private yet, received one that is. Make a new DataLoader on the data set."
         )
     if loader.batch_size is None or loader.batch_sampler is None:
         raise Unsupported(
@@ -156,20 +164,29 @@ def make_loader_private(
     state["batch_sampler"] = sampler
     state["drop_last"] = False
     state["collate_fn"] = _CollateAllowingEmpty(loader.collate_fn, loader.dataset, batch_dim)
-    announce(loader, lambda batch: sampler.sizes.popleft(), on_batch)
+    announce(loader, lambda: in_turn(sampler.sizes), on_batch)
 
 
-def announce(loader: DataLoader[Any], size_of: Callable[[Any], Any], on_batch: Callable[[Any], None]) -> None:
-    """Makes ``loader`` call ``on_batch(size_of(batch))`` before it hands a batch out.
+def announce(
+    loader: DataLoader[Any], begin: Callable[[], Callable[[Any], Any]], on_batch: Callable[[Any], None]
+) -> None:
+    """Makes ``loader`` call ``on_batch(said(batch))`` before it hands a batch out, where ``said = begin()``.
 
-    Iteration is looked up on the type, so the loader gets a subclass of its own type; it stays the same object and an
-    instance of everything it was.
+    begin is called at the first batch of each iteration, since several may be under way. Iterating is looked up on the
+    type, so the loader gets a subclass of its own type; it stays the same object and an instance of everything it was.
     """
     base = type(loader)
 
     def iterate(self: DataLoader[Any]) -> Iterator[Any]:
+        said: Callable[[Any], Any] | None = None
         for batch in base.__iter__(self):
-            on_batch(size_of(batch))
+            said = said or begin()
+            on_batch(said(batch))
             yield batch
 
     loader.__class__ = type(base.__name__, (base,), {"__iter__": iterate, "__module__": base.__module__})
+
+
+def in_turn(queue: deque[Any]) -> Callable[[Any], Any]:
+    """For ``announce``: what stands at the left of the queue, one a batch."""
+    return lambda batch: queue.popleft()

@@ -320,3 +320,22 @@ def test_outputs_in_dictionaries_and_named_tuples_are_compared() -> None:
 
     with pytest.raises(Unsupported):
         check_forward(Wrapped(), (torch.randn(8, 3),), {}, 8, 0)
+
+
+@pytest.mark.parametrize("joined", [lambda x: torch.cat([x, -x]), lambda x: x[: len(x) // 2], lambda x: x[:0]], ids=["two views", "half", "none"])
+def test_a_forward_pass_on_other_rows_than_the_batch_is_refused(joined: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    # With two views joined, rows 2b and 2b + 1 are two people's; taken as one sample they would be clipped as one.
+    class Outside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(6, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(x)
+
+        def __call__(self, x: torch.Tensor) -> torch.Tensor:
+            return super().__call__(joined(x))  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    with pytest.raises(Unsupported, match="one row for each sample"):
+        train(Outside(), torch.randn(20, 6))
