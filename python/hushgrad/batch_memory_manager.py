@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch.optim import Optimizer
@@ -17,12 +17,13 @@ __all__ = ["BatchMemoryManager"]
 
 
 class _PhysicalBatches:
-    """Splits the logical batches of one epoch. The epoch is drawn ahead of its iteration, so that ``len`` is exact."""
+    """Splits logical batches. An epoch is drawn ahead, so that ``len`` is that of the epoch under way or else the next."""
 
-    def __init__(self, logical: Any, limit: int) -> None:
+    def __init__(self, logical: Iterable[list[int]], limit: int) -> None:
         self._logical = logical
         self._limit = limit
         self._epoch = self._draw()
+        self._under_way = False
         self.announced: deque[tuple[int, bool, bool]] = deque()
 
     def _draw(self) -> list[list[list[int]]]:
@@ -39,16 +40,19 @@ class _PhysicalBatches:
         return sum(len(pieces) for pieces in self._epoch)
 
     def __iter__(self) -> Iterator[list[int]]:
+        if self._under_way:
+            self._epoch = self._draw()
         epoch = self._epoch
-        self._epoch = self._draw()
-        self.announced = deque()
-        return self._batches(epoch, self.announced)
-
-    def _batches(self, epoch: list[list[list[int]]], announced: deque[tuple[int, bool, bool]]) -> Iterator[list[int]]:
-        for pieces in epoch:
-            for i, piece in enumerate(pieces):
-                announced.append((len(piece), i == 0, i == len(pieces) - 1))
-                yield piece
+        self._under_way = True
+        announced = self.announced = deque()
+        try:
+            for pieces in epoch:
+                for i, piece in enumerate(pieces):
+                    announced.append((len(piece), i == 0, i == len(pieces) - 1))
+                    yield piece
+        finally:
+            if self._epoch is epoch:
+                self._epoch, self._under_way = self._draw(), False
 
 
 class BatchMemoryManager:
@@ -75,7 +79,7 @@ class BatchMemoryManager:
 
     def __enter__(self) -> DataLoader[Any]:
         source = self._loader
-        batches = _PhysicalBatches(source.batch_sampler, self._limit)
+        batches = _PhysicalBatches(source.batch_sampler, self._limit)  # type: ignore[arg-type]
         loader: DataLoader[Any] = DataLoader(
             source.dataset,
             batch_sampler=batches,

@@ -67,7 +67,7 @@ def save(
     that share storage are saved once each.
     Raises Unsupported for anything else, KeyError without a key for the dataset, IoError if the file exists.
     """
-    tensors: list[tuple[str, torch.Tensor]] = []
+    tensors: dict[str, torch.Tensor] = {}
     tree = _encode(state, "", tensors, 0)
     core = {
         "dataset": dataset,
@@ -79,7 +79,7 @@ def save(
         "epsilon_json": json.dumps(dict(epsilon or {}), allow_nan=False, sort_keys=True),
     }
     meta = json.dumps({"format": _FORMAT, "state": tree}, allow_nan=False, separators=(",", ":"))
-    _torch.save_tensors(os.fspath(path), core, meta, tensors, _keyring_path(keyring), overwrite)
+    _torch.save_tensors(os.fspath(path), core, meta, list(tensors.items()), _keyring_path(keyring), overwrite)
 
 
 def load(path: str | os.PathLike[str], *, keyring: Keyring | str | os.PathLike[str]) -> Checkpoint:
@@ -115,7 +115,7 @@ def _keyring_path(keyring: Keyring | str | os.PathLike[str]) -> str:
     return str(keyring.path) if isinstance(keyring, Keyring) else os.fspath(Path(keyring))
 
 
-def _encode(value: Any, where: str, tensors: list[tuple[str, torch.Tensor]], depth: int) -> Any:
+def _encode(value: Any, where: str, tensors: dict[str, torch.Tensor], depth: int) -> Any:
     if depth > _MAX_DEPTH:
         raise Unsupported(f"[checkpoint] Expected state nested at most {_MAX_DEPTH} deep, received more at '{where}'.")
     if value is None or isinstance(value, (bool, str)):
@@ -125,8 +125,8 @@ def _encode(value: Any, where: str, tensors: list[tuple[str, torch.Tensor]], dep
     if isinstance(value, float):
         return value if math.isfinite(value) else {"$float": repr(value)}
     if isinstance(value, torch.Tensor):
-        name = where or "value"
-        tensors.append((name, value))
+        name = _free_name(where, tensors)
+        tensors[name] = value
         return {"$tensor": name}
     if isinstance(value, Mapping):
         return {"$map": [[_key(k, where), _encode(v, _join(where, k), tensors, depth + 1)] for k, v in value.items()]}
@@ -140,6 +140,15 @@ def _encode(value: Any, where: str, tensors: list[tuple[str, torch.Tensor]], dep
 
 def _join(where: str, key: object) -> str:
     return f"{where}/{key}" if where else str(key)
+
+
+def _free_name(where: str, taken: Mapping[str, torch.Tensor]) -> str:
+    # Names are for people who list the file; what belongs where stands in the state tree.
+    name = "".join(c if c.isprintable() else "_" for c in where)[:1000] or "value"
+    free, number = name, len(taken)
+    while free in taken:
+        free, number = f"{name}#{number}", number + 1
+    return free
 
 
 def _key(key: object, where: str) -> str | int:

@@ -44,10 +44,7 @@ class PoissonBatchSampler:
         return self._steps
 
     def __iter__(self) -> Iterator[list[int]]:
-        self.sizes = deque()
-        return self._batches(self.sizes)
-
-    def _batches(self, sizes: deque[int]) -> Iterator[list[int]]:
+        sizes = self.sizes = deque()
         for _ in range(self._steps):
             indices = self._draw()
             sizes.append(len(indices))
