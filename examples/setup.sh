@@ -15,8 +15,8 @@ python="$venv/bin/python"
 unset PYTHONPATH PYTHONHOME PYTHONSTARTUP VIRTUAL_ENV
 export PYTHONNOUSERSITE=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 export CMAKE_BUILD_PARALLEL_LEVEL="${HUSHGRAD_JOBS:-2}"
-# One name for the compiler in every build, or ccache compiles everything twice.
-export CC="${CC:-gcc}" CXX="${CXX:-g++}"
+# One compiler name and one locale in every build: ccache tells them apart, and would compile everything twice.
+export CC="${CC:-gcc}" CXX="${CXX:-g++}" LC_ALL=C.UTF-8
 
 step() { printf '\n== %s\n' "$*"; }
 fail() { printf '[setup] %s\n' "$*" >&2; exit 1; }
