@@ -10,21 +10,29 @@
 
 namespace hushgrad {
 
-PrivacyEngine::PrivacyEngine(PrivacyEngineOptions options) : options_(std::move(options)), ledger_(Ledger::open(options_.ledger)) {}
+PrivacyEngine::PrivacyEngine(PrivacyEngineOptions options)
+    : options_(std::move(options)), ledger_(Ledger::open(options_.ledger)) {}
 PrivacyEngine::~PrivacyEngine() = default;
 
-void PrivacyEngine::make_private(const Parameters& parameters, torch::optim::Optimizer& optimizer, const MakePrivateOptions& options) {
+void PrivacyEngine::make_private(const Parameters& parameters, torch::optim::Optimizer& optimizer,
+                                 const MakePrivateOptions& options) {
   make_private_with_epsilon(parameters, optimizer, options, {});
 }
 
-void PrivacyEngine::make_private_with_epsilon(const Parameters& parameters, torch::optim::Optimizer& optimizer,
-                                              MakePrivateOptions options, const TargetOptions& target) {
-  if (training_) throw InvalidState("[make_private] Expected a new engine, received one that already trains. Make another PrivacyEngine.");
-  if (options.dataset_size < 1 || options.expected_batch_size < 1 || options.expected_batch_size > options.dataset_size) {
-    throw InvalidArgument(message("[make_private] Expected 1 <= expected_batch_size <= dataset_size, received ",
-                                  options.expected_batch_size, " and ", options.dataset_size, "."));
+void PrivacyEngine::make_private_with_epsilon(const Parameters& parameters,
+                                              torch::optim::Optimizer& optimizer, MakePrivateOptions options,
+                                              const TargetOptions& target) {
+  if (training_)
+    throw InvalidState(
+        "[make_private] Expected a new engine, received one that already trains. Make another "
+        "PrivacyEngine.");
+  if (options.dataset_size < 1 || options.expected_batch_size < 1 ||
+      options.expected_batch_size > options.dataset_size) {
+    throw InvalidArgument(
+        message("[make_private] Expected 1 <= expected_batch_size <= dataset_size, received ",
+                options.expected_batch_size, " and ", options.dataset_size, "."));
   }
-  std::unordered_set<const c10::TensorImpl*> stepped;
+  std::unordered_set<const c10::TensorImpl*> stepped, seen;
   for (const auto& group : optimizer.param_groups()) {
     for (const auto& p : group.params()) stepped.insert(p.unsafeGetTensorImpl());
   }
@@ -32,7 +40,8 @@ void PrivacyEngine::make_private_with_epsilon(const Parameters& parameters, torc
   std::vector<std::string> names;
   for (const auto& item : parameters) {
     const bool is_stepped = stepped.erase(item.value().unsafeGetTensorImpl()) > 0;
-    if (!item.value().requires_grad()) continue;
+    if (!item.value().requires_grad() || !seen.insert(item.value().unsafeGetTensorImpl()).second)
+      continue;  // tied: two names
     if (is_stepped) {
       private_parameters.push_back(item.value());
       names.push_back(item.key());
@@ -41,15 +50,18 @@ void PrivacyEngine::make_private_with_epsilon(const Parameters& parameters, torc
     }
   }
   if (!stepped.empty()) {
-    throw InvalidArgument("[make_private] Expected every parameter of the optimizer to be among the module's, received one that is "
-                          "not. Build the optimizer from module->parameters().");
+    throw InvalidArgument(
+        "[make_private] Expected every parameter of the optimizer to be among the module's, received one "
+        "that is "
+        "not. Build the optimizer from module->parameters().");
   }
 
   TrainingPlan plan;
   plan.max_grad_norm = options.max_grad_norm;
   plan.expected_batch_size = static_cast<double>(options.expected_batch_size);
   plan.dataset_size = options.dataset_size;
-  plan.sampling_rate = static_cast<double>(options.expected_batch_size) / static_cast<double>(options.dataset_size);
+  plan.sampling_rate =
+      static_cast<double>(options.expected_batch_size) / static_cast<double>(options.dataset_size);
   plan.loss_reduction = options.loss_reduction;
   plan.batch_first = options.batch_first;
   plan.dataset = options_.dataset;
@@ -57,13 +69,31 @@ void PrivacyEngine::make_private_with_epsilon(const Parameters& parameters, torc
   plan.actor = options_.actor;
   plan.noise_multiplier = options.noise_multiplier;
   if (target.epochs > 0) {
-    const std::int64_t steps = target.epochs * ((options.dataset_size + options.expected_batch_size - 1) / options.expected_batch_size);
-    plan.noise_multiplier = calibrate_noise(target.target_epsilon, target.target_delta, plan.sampling_rate, steps);
+    const std::int64_t steps = target.epochs * ((options.dataset_size + options.expected_batch_size - 1) /
+                                                options.expected_batch_size);
+    plan.noise_multiplier =
+        calibrate_noise(target.target_epsilon, target.target_delta, plan.sampling_rate, steps);
     plan.target_epsilon = target.target_epsilon;
     plan.target_delta = target.target_delta;
   }
-  training_ = std::make_unique<PrivateTraining>(std::move(plan), std::move(private_parameters), std::move(names), std::move(ignored), ledger_);
+  private_.clear();
+  for (const auto& p : private_parameters) private_.insert(p.unsafeGetTensorImpl());
+  training_ = std::make_unique<PrivateTraining>(std::move(plan), std::move(private_parameters),
+                                                std::move(names), std::move(ignored), ledger_);
   optimizer_ = &optimizer;
+}
+
+void PrivacyEngine::refuse_foreign_gradients() const {
+  for (const auto& group : optimizer_->param_groups()) {
+    for (const auto& p : group.params()) {
+      if (private_.contains(p.unsafeGetTensorImpl()) || !(p.requires_grad() || p.grad().defined())) continue;
+      throw PrivacyViolation(
+          "[step] Expected only private parameters to have gradients, received another one in the optimizer "
+          "that is "
+          "trainable or still has a gradient. Call make_private after the last add_param_group() and "
+          "requires_grad_(true), and clear the gradients of frozen parameters.");
+    }
+  }
 }
 
 PrivateTraining& PrivacyEngine::training() const {
@@ -73,7 +103,7 @@ PrivateTraining& PrivacyEngine::training() const {
 
 torch::Tensor PrivacyEngine::next_batch() {
   training().discard(true);
-  part_open_ = false;
+  part_ = -1;
   const std::vector<std::int64_t> rows = training().draw();
   undone_ = static_cast<std::int64_t>(rows.size());
   return torch::tensor(rows, torch::kLong);
@@ -85,31 +115,50 @@ std::int64_t PrivacyEngine::steps_per_epoch() const {
   return (plan.dataset_size + batch - 1) / batch;
 }
 
-void PrivacyEngine::watch(const torch::Tensor& output, std::int64_t batch_size) { watch(std::vector<torch::Tensor>{output}, batch_size); }
+void PrivacyEngine::watch(const torch::Tensor& output, std::int64_t batch_size) {
+  watch(std::vector<torch::Tensor>{output}, batch_size);
+}
 
 void PrivacyEngine::watch(const std::vector<torch::Tensor>& outputs, std::int64_t batch_size) {
-  if (undone_ < 0) throw InvalidState("[watch] Expected a batch drawn by next_batch(), received none. Batches of another law cost more than is charged.");
-  if (!part_open_) {
+  if (undone_ < 0)
+    throw InvalidState(
+        "[watch] Expected a batch drawn by next_batch(), received none. Batches of another law cost more "
+        "than is charged.");
+  if (part_ < 0) {
     if (batch_size < 0 || batch_size > undone_) {
-      throw InvalidArgument(message("[watch] Expected at most the rows of the batch that no part has taken yet, received a batch_size of ",
-                                    batch_size, "."));
+      throw InvalidArgument(
+          message("[watch] Expected at most the rows of the batch that no part has taken yet, received a "
+                  "batch_size of ",
+                  batch_size, "."));
     }
     training().begin_batch(batch_size);
     undone_ -= batch_size;
-    part_open_ = true;
+    part_ = batch_size;
+  }
+  if (part_ != batch_size) {
+    throw InvalidArgument(message("[watch] Expected one batch_size for all outputs of a part, received ",
+                                  part_, " and ", batch_size,
+                                  ". Call accumulate() between two parts of a virtual batch."));
   }
   training().watch(outputs);
 }
 
 void PrivacyEngine::accumulate() {
   training().accumulate();
-  part_open_ = false;
+  part_ = -1;
 }
 
 void PrivacyEngine::step() {
-  if (undone_ < 0) throw InvalidState("[step] Expected a batch drawn by next_batch(), received none. Draw, watch and run backward before step().");
-  if (part_open_) accumulate();
-  if (undone_ > 0) throw InvalidState("[step] Expected every row of the batch in a part, received a batch that is not finished. Watch and accumulate the rest.");
+  if (undone_ < 0)
+    throw InvalidState(
+        "[step] Expected a batch drawn by next_batch(), received none. Draw, watch and run backward before "
+        "step().");
+  refuse_foreign_gradients();
+  if (part_ >= 0) accumulate();
+  if (undone_ > 0)
+    throw InvalidState(
+        "[step] Expected every row of the batch in a part, received a batch that is not finished. Watch and "
+        "accumulate the rest.");
   undone_ = -1;
   training().step();
   optimizer_->step();
@@ -120,8 +169,15 @@ const std::string& PrivacyEngine::run_id() const { return training().run_id(); }
 std::int64_t PrivacyEngine::steps() const { return training().steps(); }
 void PrivacyEngine::finish(const std::string& status) { training().finish(status); }
 
-void PrivacyEngine::save_checkpoint(const std::string& path, const torch::nn::Module& module, const torch::optim::Optimizer* optimizer,
-                                    bool overwrite) const {
+Keyring PrivacyEngine::keyring() const {
+  if (!options_.keyring.empty()) return Keyring::open(options_.keyring);
+  throw InvalidState(
+      "[checkpoint] Expected a keyring, received none. Create one with `hushgrad keys init PATH` and set "
+      "PrivacyEngineOptions::keyring to PATH.");
+}
+
+void PrivacyEngine::save_checkpoint(const std::string& path, const torch::nn::Module& module,
+                                    const torch::optim::Optimizer* optimizer, bool overwrite) const {
   const LedgerHead head = ledger_->head();
   SealedCore core;
   core.dataset = options_.dataset;
@@ -132,20 +188,25 @@ void PrivacyEngine::save_checkpoint(const std::string& path, const torch::nn::Mo
   core.ledger_hash = head.hash;
   if (training_ && training_->plan().target_delta) {
     const double delta = *training_->plan().target_delta, epsilon = get_epsilon(delta);
-    const nlohmann::json upper = std::isfinite(epsilon) ? nlohmann::json(epsilon) : nlohmann::json("infinity");
-    core.epsilon_json = nlohmann::json{{"delta", delta}, {"durable", ledger_->durable()}, {"epsilon", upper}}.dump();
+    const nlohmann::json upper =
+        std::isfinite(epsilon) ? nlohmann::json(epsilon) : nlohmann::json("infinity");
+    core.epsilon_json =
+        nlohmann::json{{"delta", delta}, {"durable", ledger_->durable()}, {"epsilon", upper}}.dump();
   }
   NamedTensors tensors;
   const std::string meta = encode_state(module, optimizer, tensors);
-  save_tensors(path, core, meta, tensors, Keyring::open(options_.keyring), overwrite);
+  save_tensors(path, core, meta, tensors, keyring(), overwrite);
 }
 
-void PrivacyEngine::load_checkpoint(const std::string& path, torch::nn::Module& module, torch::optim::Optimizer* optimizer) const {
-  const LoadedTensors loaded = load_tensors(path, Keyring::open(options_.keyring));
+void PrivacyEngine::load_checkpoint(const std::string& path, torch::nn::Module& module,
+                                    torch::optim::Optimizer* optimizer) const {
+  const LoadedTensors loaded = load_tensors(path, keyring());
   const LedgerHead head{loaded.core.ledger_sequence, loaded.core.ledger_hash};
   if (head.sequence > 0 && !ledger_->contains(head)) {
-    throw LedgerError(message("[load_checkpoint] Expected a ledger that holds entry ", head.sequence, " as the checkpoint saw it, received "
-                              "one that does not: the ledger is older than the checkpoint or another one. Restore the newest ledger."));
+    throw LedgerError(message("[load_checkpoint] Expected a ledger that holds entry ", head.sequence,
+                              " as the checkpoint saw it, received "
+                              "one that does not: the ledger is older than the checkpoint or another one. "
+                              "Restore the newest ledger."));
   }
   decode_state(loaded, module, optimizer);
 }

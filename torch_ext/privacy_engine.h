@@ -1,8 +1,8 @@
 // Differentially private training for a native LibTorch loop.
 //
 //   hushgrad::PrivacyEngine engine({.ledger = "hushgrad.ledger.db", .dataset = "ward-7"});
-//   engine.make_private(model->named_parameters(), optimizer, {.noise_multiplier = 1.1, .max_grad_norm = 1.0,
-//                                                               .dataset_size = n, .expected_batch_size = 256});
+//   engine.make_private(model->named_parameters(), optimizer,
+//                       {.noise_multiplier = 1.1, .dataset_size = n, .expected_batch_size = 256});
 //   for (std::int64_t i = 0; i < engine.steps_per_epoch(); ++i) {
 //     auto rows = engine.next_batch();                       // Poisson: varies in size, may be empty
 //     auto output = model->forward(x.index_select(0, rows));
@@ -17,7 +17,9 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <unordered_set>
 
+#include "dpcore/keys/keyring.h"
 #include "torch_ext/private_training.h"
 
 namespace hushgrad {
@@ -25,16 +27,16 @@ namespace hushgrad {
 struct PrivacyEngineOptions {
   std::string ledger = "hushgrad.ledger.db";  // ":memory:" keeps nothing
   std::string dataset = "default";            // whose budget is spent
-  std::string purpose, actor;
-  std::string keyring;                        // path; needed for checkpoints
+  std::string purpose{}, actor{};
+  std::string keyring{};  // path; needed for checkpoints
 };
 
 struct MakePrivateOptions {
-  double noise_multiplier = 0;         // standard deviation of the noise / max_grad_norm; 0: not private, epsilon infinite
-  double max_grad_norm = 1.0;
-  std::int64_t dataset_size = 0;
-  std::int64_t expected_batch_size = 0;
-  LossReduction loss_reduction = LossReduction::mean;
+  double noise_multiplier = 0;  // noise's standard deviation / max_grad_norm; 0: not private, epsilon infinite
+  double max_grad_norm = 1.0;   // l2 norm of one sample's gradient over all parameters
+  std::int64_t dataset_size = 0;         // public
+  std::int64_t expected_batch_size = 0;  // the sampling rate is expected_batch_size / dataset_size
+  LossReduction loss_reduction = LossReduction::mean;  // of the criterion; a wrong one voids the guarantee
   bool batch_first = true;
 };
 
@@ -43,10 +45,11 @@ struct TargetOptions {
   std::int64_t epochs = 0;
 };
 
-/// The same engine, ledger and sealed files as hushgrad.PrivacyEngine in Python, and the same guarantee. One thread.
+/// The same engine, ledger and sealed files as hushgrad.PrivacyEngine in Python, and the same guarantee.
+/// One thread. Guide: docs/native.md.
 ///
-/// What Python checks by running the model on other samples is not checked here: a model whose *forward* pass takes
-/// statistics over the batch of tensors that need no gradient must not be used.
+/// What Python checks by running the model on other samples is not checked here: a model whose *forward* pass
+/// takes statistics over the batch of tensors that need no gradient must not be used.
 class PrivacyEngine {
  public:
   /// Opens or makes the ledger.
@@ -55,24 +58,28 @@ class PrivacyEngine {
 
   using Parameters = torch::OrderedDict<std::string, torch::Tensor>;
 
-  /// parameters: of the module; those that require grad and that the optimizer steps become private, the rest of them
-  /// gets no gradient. The optimizer must outlive the engine. @throws InvalidArgument, Unsupported, InvalidState (twice).
-  void make_private(const Parameters& parameters, torch::optim::Optimizer& optimizer, const MakePrivateOptions& options);
-  /// With the smallest noise for which the epochs cost at most target_epsilon; options.noise_multiplier is ignored.
-  void make_private_with_epsilon(const Parameters& parameters, torch::optim::Optimizer& optimizer, MakePrivateOptions options,
-                                 const TargetOptions& target);
+  /// parameters: of the module; those that require grad and that the optimizer steps become private, the rest
+  /// of them gets no gradient. One tensor under several names is one parameter. The optimizer must outlive
+  /// the engine. @throws InvalidArgument, InvalidState (twice).
+  void make_private(const Parameters& parameters, torch::optim::Optimizer& optimizer,
+                    const MakePrivateOptions& options);
+  /// With the smallest noise for which the epochs cost at most target_epsilon, in place of
+  /// options.noise_multiplier.
+  void make_private_with_epsilon(const Parameters& parameters, torch::optim::Optimizer& optimizer,
+                                 MakePrivateOptions options, const TargetOptions& target);
 
   /// Row numbers of the next Poisson batch, int64 [n], n >= 0, ascending. Drops a batch that was not stepped.
   torch::Tensor next_batch();
   std::int64_t steps_per_epoch() const;
 
-  /// Attaches to the graph of a forward pass over `batch_size` rows of the current batch: all of them, or, for virtual
-  /// batches, a part of them, each part ended by accumulate().
+  /// Attaches to the graph of a forward pass over `batch_size` rows of the current batch: all of them, or,
+  /// for virtual batches, a part of them, each part ended by accumulate().
   void watch(const torch::Tensor& output, std::int64_t batch_size);
   void watch(const std::vector<torch::Tensor>& outputs, std::int64_t batch_size);
   /// Clips one part of a virtual batch and adds it up; step() does it for the last or only part.
   void accumulate();
-  /// Ends the batch: charge, noise, optimizer.step(). @throws BudgetExceeded (model unchanged), InvalidState.
+  /// Ends the batch: charge, noise, optimizer.step(). @throws BudgetExceeded, InvalidState, PrivacyViolation
+  /// (a parameter joined the optimizer later); the model is unchanged then.
   void step();
 
   /// Upper end of epsilon at delta of this run: never below the truth.
@@ -84,20 +91,27 @@ class PrivacyEngine {
   void finish(const std::string& status = "completed");
 
   /// Seals model, optimizer (SGD, Adam, AdamW), plan and ledger head; Python opens it and the reverse.
-  void save_checkpoint(const std::string& path, const torch::nn::Module& module, const torch::optim::Optimizer* optimizer = nullptr,
-                       bool overwrite = false) const;
-  /// @throws LedgerError if the checkpoint has seen a ledger that this one does not continue.
-  void load_checkpoint(const std::string& path, torch::nn::Module& module, torch::optim::Optimizer* optimizer = nullptr) const;
+  /// @throws InvalidState without a keyring, IoError if the file exists and overwrite is false, Unsupported.
+  void save_checkpoint(const std::string& path, const torch::nn::Module& module,
+                       const torch::optim::Optimizer* optimizer = nullptr, bool overwrite = false) const;
+  /// @throws LedgerError if the checkpoint has seen a ledger that this one does not continue, SealError or
+  /// KeyError if the file is not intact or not ours, InvalidArgument if it does not fit; nothing is changed
+  /// then.
+  void load_checkpoint(const std::string& path, torch::nn::Module& module,
+                       torch::optim::Optimizer* optimizer = nullptr) const;
 
  private:
   PrivateTraining& training() const;
+  Keyring keyring() const;
+  void refuse_foreign_gradients() const;
 
   PrivacyEngineOptions options_;
   std::shared_ptr<Ledger> ledger_;
   std::unique_ptr<PrivateTraining> training_;
   torch::optim::Optimizer* optimizer_ = nullptr;
+  std::unordered_set<const c10::TensorImpl*> private_;  // what the optimizer may step
   std::int64_t undone_ = -1;  // rows of the drawn batch that no part has taken yet; -1: no batch
-  bool part_open_ = false;
+  std::int64_t part_ = -1;    // rows of the part being watched; -1: none
 };
 
 }  // namespace hushgrad

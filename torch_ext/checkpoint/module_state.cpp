@@ -2,7 +2,7 @@
 
 #include <map>
 #include <nlohmann/json.hpp>
-#include <set>
+#include <tuple>
 
 #include "dpcore/error.h"
 
@@ -45,27 +45,37 @@ ParameterState state_of(const torch::optim::OptimizerParamState& s) {
   if (auto* adamw = dynamic_cast<const torch::optim::AdamWParamState*>(&s)) return adam_state(*adamw);
   if (auto* sgd = dynamic_cast<const torch::optim::SGDParamState*>(&s)) {
     ParameterState state;
-    if (sgd->momentum_buffer().defined()) state.tensors.push_back({"momentum_buffer", sgd->momentum_buffer()});
+    if (sgd->momentum_buffer().defined())
+      state.tensors.push_back({"momentum_buffer", sgd->momentum_buffer()});
     return state;
   }
-  throw Unsupported("[checkpoint] Expected an SGD, Adam or AdamW optimizer, received another. Save the module without it.");
+  throw Unsupported(
+      "[checkpoint] Expected an SGD, Adam or AdamW optimizer, received another. Save the module without it.");
 }
 
 template <typename Options>
-json adam_options(const Options& o) {
+json adam_options(const Options& o, bool decoupled_weight_decay) {
   const auto [beta1, beta2] = o.betas();
-  return json::array({{"lr", o.lr()}, {"betas", {{"$tuple", {beta1, beta2}}}}, {"eps", o.eps()}, {"weight_decay", o.weight_decay()},
-                      {"amsgrad", o.amsgrad()}});
+  return json::array({{"lr", o.lr()},
+                      {"betas", {{"$tuple", {beta1, beta2}}}},
+                      {"eps", o.eps()},
+                      {"weight_decay", o.weight_decay()},
+                      {"amsgrad", o.amsgrad()},
+                      {"decoupled_weight_decay", decoupled_weight_decay}});
 }
 
 json options_of(const torch::optim::OptimizerOptions& options) {
-  if (auto* o = dynamic_cast<const torch::optim::AdamOptions*>(&options)) return adam_options(*o);
-  if (auto* o = dynamic_cast<const torch::optim::AdamWOptions*>(&options)) return adam_options(*o);
+  if (auto* o = dynamic_cast<const torch::optim::AdamOptions*>(&options)) return adam_options(*o, false);
+  if (auto* o = dynamic_cast<const torch::optim::AdamWOptions*>(&options)) return adam_options(*o, true);
   if (auto* o = dynamic_cast<const torch::optim::SGDOptions*>(&options)) {
-    return json::array({{"lr", o->lr()}, {"momentum", o->momentum()}, {"dampening", o->dampening()}, {"weight_decay", o->weight_decay()},
+    return json::array({{"lr", o->lr()},
+                        {"momentum", o->momentum()},
+                        {"dampening", o->dampening()},
+                        {"weight_decay", o->weight_decay()},
                         {"nesterov", o->nesterov()}});
   }
-  throw Unsupported("[checkpoint] Expected an SGD, Adam or AdamW optimizer, received another. Save the module without it.");
+  throw Unsupported(
+      "[checkpoint] Expected an SGD, Adam or AdamW optimizer, received another. Save the module without it.");
 }
 
 json encode_optimizer(const torch::optim::Optimizer& optimizer, NamedTensors& tensors) {
@@ -80,9 +90,11 @@ json encode_optimizer(const torch::optim::Optimizer& optimizer, NamedTensors& te
         const std::string where = "optimizer/state/" + std::to_string(index) + "/";
         json entries = json::array();
         if (state.step > 0) {
-          entries.push_back({"step", tensor_node(tensors, where + "step", at::scalar_tensor(static_cast<float>(state.step)))});
+          entries.push_back({"step", tensor_node(tensors, where + "step",
+                                                 at::scalar_tensor(static_cast<float>(state.step)))});
         }
-        for (const auto& [name, tensor] : state.tensors) entries.push_back({name, tensor_node(tensors, where + name, tensor)});
+        for (const auto& [name, tensor] : state.tensors)
+          entries.push_back({name, tensor_node(tensors, where + name, tensor)});
         states.push_back({index, map_node(std::move(entries))});
       }
       numbers.push_back(index++);
@@ -125,7 +137,9 @@ class Tree {
     return it->second;
   }
   [[noreturn]] static void malformed() {
-    throw SealError("[checkpoint] Expected the state tree of a checkpoint, received something else. Open the file with what wrote it.");
+    throw SealError(
+        "[checkpoint] Expected the state tree of a checkpoint, received something else. Open the file with "
+        "what wrote it.");
   }
 
  private:
@@ -133,83 +147,221 @@ class Tree {
   std::map<std::string, at::Tensor> tensors_;
 };
 
-void check_same(const std::string& name, const at::Tensor& mine, const at::Tensor& theirs) {
-  if (mine.sizes() == theirs.sizes()) return;
-  throw InvalidArgument(message("[load_checkpoint] Expected '", name, "' of shape ", mine.sizes(), ", received ", theirs.sizes(), "."));
+[[noreturn]] void refuse_kind() {
+  throw InvalidArgument(
+      "[load_checkpoint] Expected an optimizer of the kind that was saved, received another. Make that kind, "
+      "or load the module without it.");
 }
 
+void check_same(const std::string& name, const at::Tensor& mine, const at::Tensor& theirs) {
+  if (mine.sizes() == theirs.sizes()) return;
+  throw InvalidArgument(message("[load_checkpoint] Expected '", name, "' of shape ", mine.sizes(),
+                                ", received ", theirs.sizes(), "."));
+}
+
+/// Reads one saved entry of an optimizer for a parameter: copies of the parameter's device, dtype and shape.
+class SavedState {
+ public:
+  SavedState(const Tree& tree, const json& entry, const at::Tensor& parameter)
+      : tree_(tree), entry_(entry), parameter_(parameter) {}
+  std::int64_t step() const { return static_cast<std::int64_t>(saved("step").item<double>()); }
+  at::Tensor tensor(const char* name) const {
+    const at::Tensor value = saved(name);
+    check_same(std::string("optimizer state ") + name, parameter_, value);
+    return value.to(parameter_.options().requires_grad(false), /*non_blocking=*/false, /*copy=*/true);
+  }
+  at::Tensor tensor_if_saved(const char* name) const {
+    return tree_.member(entry_, name).is_null() ? at::Tensor() : tensor(name);
+  }
+
+ private:
+  at::Tensor saved(const char* name) const { return tree_.tensor(tree_.member(entry_, name)); }
+
+  const Tree& tree_;
+  const json& entry_;
+  const at::Tensor& parameter_;
+};
+
 template <typename State>
-std::unique_ptr<torch::optim::OptimizerParamState> adam_from(const Tree& tree, const json& entry) {
+std::unique_ptr<torch::optim::OptimizerParamState> adam_from(const SavedState& saved) {
   auto state = std::make_unique<State>();
-  state->step(static_cast<std::int64_t>(tree.tensor(tree.member(entry, "step")).template item<double>()));
-  state->exp_avg(tree.tensor(tree.member(entry, "exp_avg")).clone());
-  state->exp_avg_sq(tree.tensor(tree.member(entry, "exp_avg_sq")).clone());
-  if (const json most = tree.member(entry, "max_exp_avg_sq"); !most.is_null()) state->max_exp_avg_sq(tree.tensor(most).clone());
+  state->step(saved.step());
+  state->exp_avg(saved.tensor("exp_avg"));
+  state->exp_avg_sq(saved.tensor("exp_avg_sq"));
+  state->max_exp_avg_sq(saved.tensor_if_saved("max_exp_avg_sq"));
   return state;
 }
 
-std::unique_ptr<torch::optim::OptimizerParamState> state_from(const Tree& tree, const json& entry, torch::optim::Optimizer& optimizer) {
-  if (dynamic_cast<torch::optim::AdamW*>(&optimizer)) return adam_from<torch::optim::AdamWParamState>(tree, entry);
-  if (dynamic_cast<torch::optim::Adam*>(&optimizer)) return adam_from<torch::optim::AdamParamState>(tree, entry);
-  if (dynamic_cast<torch::optim::SGD*>(&optimizer)) {
-    auto state = std::make_unique<torch::optim::SGDParamState>();
-    if (const json buffer = tree.member(entry, "momentum_buffer"); !buffer.is_null()) state->momentum_buffer(tree.tensor(buffer).clone());
-    return state;
+std::unique_ptr<torch::optim::OptimizerParamState> state_from(const SavedState& saved,
+                                                              const torch::optim::OptimizerOptions& options) {
+  if (dynamic_cast<const torch::optim::AdamWOptions*>(&options)) {
+    return adam_from<torch::optim::AdamWParamState>(saved);
   }
-  throw Unsupported("[load_checkpoint] Expected an SGD, Adam or AdamW optimizer, received another. Load the module without it.");
+  if (dynamic_cast<const torch::optim::AdamOptions*>(&options))
+    return adam_from<torch::optim::AdamParamState>(saved);
+  auto state = std::make_unique<torch::optim::SGDParamState>();
+  state->momentum_buffer(saved.tensor_if_saved("momentum_buffer"));
+  return state;
 }
 
-void decode_optimizer(const Tree& tree, const json& saved, torch::optim::Optimizer& optimizer) {
-  std::vector<at::Tensor> parameters;
-  for (const auto& group : optimizer.param_groups()) parameters.insert(parameters.end(), group.params().begin(), group.params().end());
-  std::vector<std::pair<at::Tensor, std::unique_ptr<torch::optim::OptimizerParamState>>> fresh;
-  for (const auto& [index, entry] : tree.entries(tree.member(saved, "state"))) {
-    if (!index.is_number_integer() || index.get<std::int64_t>() < 0 || index.get<std::size_t>() >= parameters.size()) {
-      throw InvalidArgument("[load_checkpoint] Expected an optimizer over the same parameters as was saved, received one over fewer.");
+/// Settings of one saved parameter group. What is not there is left alone, as in Python.
+class SavedOptions {
+ public:
+  SavedOptions(const Tree& tree, const json& group) : tree_(tree), group_(group) {}
+  bool has(const char* name) const { return !member(name).is_null(); }
+  void read(const char* name, double& value) const {
+    const json saved = member(name);
+    if (saved.is_number()) {
+      value = saved.get<double>();
+    } else if (!saved.is_null()) {
+      value = tree_.tensor(saved).item<double>();
     }
-    fresh.emplace_back(parameters[index.get<std::size_t>()], state_from(tree, entry, optimizer));
   }
+  void read(const char* name, bool& value) const {
+    if (const json saved = member(name); saved.is_boolean()) value = saved.get<bool>();
+  }
+  void read(const char* name, std::tuple<double, double>& value) const {
+    const json saved = member(name);
+    if (!saved.is_object() || !saved.contains("$tuple") || saved["$tuple"].size() != 2) Tree::malformed();
+    for (const json& beta : saved["$tuple"]) {
+      if (!beta.is_number()) Tree::malformed();
+    }
+    value = {saved["$tuple"][0].get<double>(), saved["$tuple"][1].get<double>()};
+  }
+  json member(const char* name) const { return tree_.member(group_, name); }
+
+ private:
+  const Tree& tree_;
+  const json& group_;
+};
+
+template <typename Options>
+void read_adam(const SavedOptions& saved, Options& options, bool decoupled_weight_decay) {
+  bool decoupled = decoupled_weight_decay;
+  saved.read("decoupled_weight_decay", decoupled);
+  if (!saved.has("betas") || decoupled != decoupled_weight_decay) refuse_kind();
+  saved.read("lr", options.lr());
+  saved.read("betas", options.betas());
+  saved.read("eps", options.eps());
+  saved.read("weight_decay", options.weight_decay());
+  saved.read("amsgrad", options.amsgrad());
+}
+
+std::unique_ptr<torch::optim::OptimizerOptions> options_from(const SavedOptions& saved,
+                                                             const torch::optim::OptimizerOptions& mine) {
+  bool maximize = false;
+  saved.read("maximize", maximize);
+  if (maximize)
+    throw Unsupported(
+        "[load_checkpoint] Expected an optimizer that minimizes, received maximize=True, which C++ lacks.");
+  auto fresh = mine.clone();
+  if (auto* adamw = dynamic_cast<torch::optim::AdamWOptions*>(fresh.get())) {
+    read_adam(saved, *adamw, true);
+  } else if (auto* adam = dynamic_cast<torch::optim::AdamOptions*>(fresh.get())) {
+    read_adam(saved, *adam, false);
+  } else if (auto* sgd = dynamic_cast<torch::optim::SGDOptions*>(fresh.get())) {
+    if (!saved.has("momentum") || saved.has("betas")) refuse_kind();
+    saved.read("lr", sgd->lr());
+    saved.read("momentum", sgd->momentum());
+    saved.read("dampening", sgd->dampening());
+    saved.read("weight_decay", sgd->weight_decay());
+    saved.read("nesterov", sgd->nesterov());
+  } else {
+    throw Unsupported(
+        "[load_checkpoint] Expected an SGD, Adam or AdamW optimizer, received another. Load the module "
+        "without it.");
+  }
+  return fresh;
+}
+
+/// Everything an optimizer gets, read and checked before any of it is changed.
+struct SavedOptimizer {
+  std::vector<std::unique_ptr<torch::optim::OptimizerOptions>> options;  // one a parameter group
+  std::vector<std::pair<at::Tensor, std::unique_ptr<torch::optim::OptimizerParamState>>> states;
+
+  void move_into(torch::optim::Optimizer& optimizer) {
+    optimizer.state().clear();
+    for (auto& [parameter, state] : states)
+      optimizer.state()[parameter.unsafeGetTensorImpl()] = std::move(state);
+    for (std::size_t i = 0; i < options.size(); ++i)
+      optimizer.param_groups()[i].set_options(std::move(options[i]));
+  }
+};
+
+SavedOptimizer decode_optimizer(const Tree& tree, const json& saved, torch::optim::Optimizer& optimizer) {
+  SavedOptimizer result;
+  std::vector<std::pair<at::Tensor, const torch::optim::OptimizerOptions*>> parameters;
   const json groups = tree.member(saved, "param_groups");
-  if (!groups.is_array() || groups.size() != optimizer.param_groups().size()) {
-    throw InvalidArgument("[load_checkpoint] Expected as many parameter groups as were saved, received another number.");
+  if (!groups.is_array()) Tree::malformed();
+  if (groups.size() != optimizer.param_groups().size()) {
+    throw InvalidArgument(message("[load_checkpoint] Expected ", optimizer.param_groups().size(),
+                                  " parameter groups as in the optimizer, received ", groups.size(), "."));
   }
-  for (auto& [parameter, state] : fresh) optimizer.state()[parameter.unsafeGetTensorImpl()] = std::move(state);
   for (std::size_t i = 0; i < groups.size(); ++i) {
-    const json lr = tree.member(groups[i], "lr");
-    if (lr.is_number()) optimizer.param_groups()[i].options().set_lr(lr.get<double>());
+    const auto& group = optimizer.param_groups()[i];
+    const json numbers = tree.member(groups[i], "params");
+    if (!numbers.is_array()) Tree::malformed();
+    if (numbers.size() != group.params().size()) {
+      throw InvalidArgument(message("[load_checkpoint] Expected ", group.params().size(),
+                                    " parameters in group ", i, " as in the optimizer, received ",
+                                    numbers.size(), "."));
+    }
+    result.options.push_back(options_from({tree, groups[i]}, group.options()));
+    for (const at::Tensor& parameter : group.params()) parameters.emplace_back(parameter, &group.options());
   }
+  for (const auto& [index, entry] : tree.entries(tree.member(saved, "state"))) {
+    if (!index.is_number_integer() || index.get<std::int64_t>() < 0 ||
+        index.get<std::size_t>() >= parameters.size()) {
+      Tree::malformed();
+    }
+    const auto& [parameter, options] = parameters[index.get<std::size_t>()];
+    result.states.emplace_back(parameter, state_from(SavedState(tree, entry, parameter), *options));
+  }
+  return result;
 }
 
 }  // namespace
 
-std::string encode_state(const torch::nn::Module& module, const torch::optim::Optimizer* optimizer, NamedTensors& tensors) {
+std::string encode_state(const torch::nn::Module& module, const torch::optim::Optimizer* optimizer,
+                         NamedTensors& tensors) {
   json model = json::array();
-  for (const auto& [name, tensor] : state_of(module)) model.push_back({name, tensor_node(tensors, "model/" + name, tensor)});
-  const json state = map_node(json::array({{"model", map_node(std::move(model))},
-                                           {"optimizer", optimizer ? encode_optimizer(*optimizer, tensors) : json(nullptr)},
-                                           {"extra", nullptr}}));
+  for (const auto& [name, tensor] : state_of(module))
+    model.push_back({name, tensor_node(tensors, "model/" + name, tensor)});
+  const json state =
+      map_node(json::array({{"model", map_node(std::move(model))},
+                            {"optimizer", optimizer ? encode_optimizer(*optimizer, tensors) : json(nullptr)},
+                            {"extra", nullptr}}));
   return json{{"format", kFormat}, {"state", state}}.dump();
 }
 
-void decode_state(const LoadedTensors& loaded, torch::nn::Module& module, torch::optim::Optimizer* optimizer) {
+void decode_state(const LoadedTensors& loaded, torch::nn::Module& module,
+                  torch::optim::Optimizer* optimizer) {
   const Tree tree(loaded);
   auto mine = state_of(module);
   std::vector<std::pair<at::Tensor, at::Tensor>> copies;
   for (const auto& [name, node] : tree.entries(tree.state("model"))) {
     const auto it = name.is_string() ? mine.find(name.get<std::string>()) : mine.end();
-    if (it == mine.end()) throw InvalidArgument(message("[load_checkpoint] Expected only names that the module has, received ", name.dump(), "."));
+    if (it == mine.end())
+      throw InvalidArgument(
+          message("[load_checkpoint] Expected only names that the module has, received ", name.dump(), "."));
     check_same(it->first, it->second, tree.tensor(node));
     copies.emplace_back(it->second, tree.tensor(node));
     mine.erase(it);
   }
-  if (!mine.empty()) throw InvalidArgument(message("[load_checkpoint] Expected '", mine.begin()->first, "' in the checkpoint, received none."));
+  if (!mine.empty())
+    throw InvalidArgument(
+        message("[load_checkpoint] Expected '", mine.begin()->first, "' in the checkpoint, received none."));
+  SavedOptimizer fresh;
   if (optimizer) {
     const json saved = tree.state("optimizer");
-    if (saved.is_null()) throw InvalidArgument("[load_checkpoint] Expected a checkpoint with an optimizer, received one without.");
-    decode_optimizer(tree, saved, *optimizer);
+    if (saved.is_null())
+      throw InvalidArgument(
+          "[load_checkpoint] Expected a checkpoint with an optimizer, received one without.");
+    fresh = decode_optimizer(tree, saved, *optimizer);
   }
   torch::NoGradGuard no_grad;
   for (auto& [to, from] : copies) to.copy_(from);
+  if (optimizer) fresh.move_into(*optimizer);
 }
 
 }  // namespace hushgrad
