@@ -274,13 +274,13 @@ Composition::Composition(const Spending& spending, Direction direction, Bound bo
     const double error = real_spectrum_error(wrapped) + 8 * kUlp;
     for (std::size_t j = 0; j < half; ++j) {
       if (log_size[j] < -kNegligible) continue;
-      const double size = std::abs(spectrum[j]);
+      const double size = std::sqrt(std::norm(spectrum[j]));
       log_size[j] += step.count * std::log(size + error);
-      // log(size + error) is already the rounded-up size; the true one may be smaller by twice the
-      // error, and its phase off by one.
-      relative[j] += step.count * 3 * error / std::max(size - error, 1e-3 * error);
+      if (log_size[j] < -kNegligible) continue;
       phase[j] += std::remainder(step.count * std::arg(spectrum[j]), 2 * kPi);
-      relative[j] += 8 * kUlp * step.count;
+      // log(size + error) is already the rounded-up size; the true one may be smaller by twice the error, and its phase
+      // off by one.
+      relative[j] += step.count * (3 * error / std::max(size - error, 1e-3 * error) + 8 * kUlp);
     }
   }
   for (std::size_t j = 0; j < half; ++j) {

@@ -33,7 +33,7 @@ struct Cell {
 
 class Discretiser {
  public:
-  Discretiser(double q, double s, Direction direction, const GridOptions& options)
+  Discretiser(double q, double s, Direction direction, Bound bound, const GridOptions& options)
       : q_(q), s_(s), remove_(direction == Direction::remove), o_(options), loss_(q, s),
         x_low_(-options.reach * s), x_high_(1 + options.reach * s), share_(-std::expm1(-options.spacing)), log_norm_(kLogSqrt2Pi + std::log(s)),
         step_tilt_(std::exp(options.tilt * options.spacing)) {
@@ -47,7 +47,7 @@ class Discretiser {
     first_ = std::llround((anchor - offset_) / h) - 1;
     const auto last = std::max(first_ + 1, static_cast<std::int64_t>(std::ceil((loss_(x_high_) - offset_) / h)));
     cells_.resize(static_cast<std::size_t>(last - first_));
-    walk();
+    bound == Bound::upper ? fill() : fill_with_tangents();
     if (!remove_) {
       std::reverse(cells_.begin(), cells_.end());
       first_ = -last;
@@ -135,10 +135,21 @@ class Discretiser {
     return lowest + (remove_ ? low : high + 1e-3) * h;
   }
 
-  // Fills the cells along x. The tangent of a cell may touch the curve anywhere in it; a grid point ends up well when
+  // Fills the cells along x.
+  void fill() {
+    double from = x_low_;
+    for (std::size_t i = 0; i < cells_.size(); ++i) {
+      const double low = offset_ + static_cast<double>(first_ + static_cast<std::int64_t>(i)) * o_.spacing;
+      const double to = i + 1 == cells_.size() ? x_high_ : edge(low + o_.spacing);
+      integrate(cells_[i], low, from, to);
+      from = to;
+    }
+  }
+
+  // The same, with a tangent in each. The tangent of a cell may touch the curve anywhere in it; a grid point ends up well when
   // its gaps to the tangents on both sides are equal. Where the density is smooth the middle is such a point; where it
   // is steep the point is looked for.
-  void walk() {
+  void fill_with_tangents() {
     const double h = o_.spacing;
     double from = x_low_;
     double off_middle = 0;  // where the previous tangent is, in cells; the very first one is at the end
@@ -314,7 +325,7 @@ class Discretiser {
 
 GridLoss grid_loss(double sampling_probability, double noise_multiplier, Direction direction, Bound bound,
                    const GridOptions& options) {
-  const Discretiser discretiser(sampling_probability, noise_multiplier, direction, options);
+  const Discretiser discretiser(sampling_probability, noise_multiplier, direction, bound, options);
   return bound == Bound::upper ? discretiser.upper() : discretiser.lower();
 }
 

@@ -72,15 +72,17 @@ Bounds direction_epsilon(const Spending& spending, Direction direction, double l
   for (int attempt = 0; window; ++attempt) {
     const Composition upper(spending, direction, Bound::upper, *window);
     const double above = crossing(upper, *window, window->epsilon, log_delta).above;
-    // A window looks sharply only near its centre.
-    if (attempt < 2 && above < kInfinity && std::abs(above - window->epsilon) > window->deviation) {
+    // A window looks sharply only near its centre, and its grid is as fine as the epsilon there asks for.
+    const bool off = std::abs(above - window->epsilon) > window->deviation || above < 0.7 * window->epsilon;
+    if (attempt < 2 && above < kInfinity && off) {
       window = window_at_epsilon(spending, direction, above);
       continue;
     }
-    if (above == 0 || ends == Ends::upper) return {{0, above}, window->coarse};
+    const bool coarse = window->coarse || above == kInfinity;
+    if (above == 0 || ends == Ends::upper) return {{0, above}, coarse};
     const Composition lower(spending, direction, Bound::lower, *window);
     const double guess = above < kInfinity ? above : window->epsilon;
-    return {{std::min(crossing(lower, *window, guess, log_delta).below, above), above}, window->coarse};
+    return {{std::min(crossing(lower, *window, guess, log_delta).below, above), above}, coarse};
   }
   return {{0, kInfinity}, true};
 }
@@ -104,7 +106,8 @@ LogDeltaBound direction_log_delta(const Spending& spending, Direction direction,
   if (out_of_reach(spending, direction, epsilon)) return {-kInfinity, false};
   const auto window = window_at_epsilon(spending, direction, epsilon);
   if (!window) return {bound == Bound::upper ? 0 : -kInfinity, true};
-  return {Composition(spending, direction, bound, *window).log_delta(epsilon), window->coarse};
+  const double value = Composition(spending, direction, bound, *window).log_delta(epsilon);
+  return {value, window->coarse || (bound == Bound::upper && value == 0)};
 }
 
 // These two need several steps, some of them sampled.
