@@ -74,7 +74,7 @@ class GraphCapture::Impl : public std::enable_shared_from_this<GraphCapture::Imp
   std::vector<at::Tensor> take_sums() { return std::move(sums_); }
   const CaptureOptions& options() const { return options_; }
 
-  void on_backward(const Site& site, const std::vector<RowMap>& maps, std::int64_t batch, const variable_list& backprops);
+  void on_backward(const Site& site, const std::vector<RowMap>& maps, std::uint64_t batch_number, const variable_list& backprops);
 
  private:
   struct Prepared {
@@ -98,6 +98,7 @@ class GraphCapture::Impl : public std::enable_shared_from_this<GraphCapture::Imp
 
   std::unordered_set<const torch::autograd::FunctionPreHook*> guards_;  // on the parameters' accumulators
   std::int64_t batch_ = -1;                   // -1: no batch has begun
+  std::uint64_t batch_number_ = 0;            // of physical batches so far
   bool watched_ = false;
   std::unordered_map<const Node*, std::vector<RowMap>> attached_;  // sites of this batch
   std::mutex mutex_;                          // device threads of the engine
@@ -113,8 +114,8 @@ namespace {
 
 /// Sits on a node that computes with private parameters.
 struct SiteHook final : torch::autograd::FunctionPreHook {
-  SiteHook(std::weak_ptr<GraphCapture::Impl> capture, Site site, std::vector<RowMap> maps, std::int64_t batch)
-      : capture(std::move(capture)), site(std::move(site)), maps(std::move(maps)), batch(batch) {
+  SiteHook(std::weak_ptr<GraphCapture::Impl> capture, Site site, std::vector<RowMap> maps, std::uint64_t batch_number)
+      : capture(std::move(capture)), site(std::move(site)), maps(std::move(maps)), batch_number(batch_number) {
     node = this->site.node.get();
     this->site.node = NodePtr();  // the node owns this hook: holding it back would be a cycle
   }
@@ -124,14 +125,14 @@ struct SiteHook final : torch::autograd::FunctionPreHook {
     if (!alive) return backprops;
     Site here = site;
     here.node = node->getptr();
-    alive->on_backward(here, maps, batch, backprops);
+    alive->on_backward(here, maps, batch_number, backprops);
     return backprops;
   }
 
   std::weak_ptr<GraphCapture::Impl> capture;
   Site site;
   std::vector<RowMap> maps;
-  std::int64_t batch;
+  std::uint64_t batch_number;
   Node* node;
 };
 
@@ -174,6 +175,7 @@ void GraphCapture::Impl::begin_batch(std::int64_t size) {
   }
   discard(false);
   batch_ = size;
+  ++batch_number_;
 }
 
 bool GraphCapture::Impl::watch(const std::vector<at::Tensor>& outputs) {
@@ -329,10 +331,11 @@ void GraphCapture::Impl::attach(const Site& site, std::vector<RowMap> maps) {
     if (!parameters_.ignored(use.parameter)) private_site.uses.push_back(use);
   }
   if (private_site.uses.empty()) return;
-  site.node->add_pre_hook(std::make_unique<SiteHook>(weak_from_this(), std::move(private_site), std::move(maps), batch_));
+  site.node->add_pre_hook(std::make_unique<SiteHook>(weak_from_this(), std::move(private_site), std::move(maps), batch_number_));
 }
 
-void GraphCapture::Impl::on_backward(const Site& site, const std::vector<RowMap>& maps, std::int64_t batch, const variable_list& backprops) {
+void GraphCapture::Impl::on_backward(const Site& site, const std::vector<RowMap>& maps, std::uint64_t batch_number,
+                                     const variable_list& backprops) {
   if (is_probing()) return;
   // torch.autograd.grad(...) for inputs runs through here too; it asks for no gradient of ours.
   const auto* exec_info = torch::autograd::get_current_graph_task_exec_info();
@@ -342,6 +345,11 @@ void GraphCapture::Impl::on_backward(const Site& site, const std::vector<RowMap>
                       "parameters have no per-sample rule; drop the gradient penalty or take it on inputs only.");
   }
   std::lock_guard<std::mutex> lock(mutex_);
+  if (batch_ < 0 || batch_number != batch_number_) {
+    throw PrivacyViolation("[backward] Expected a backward pass through the current batch only, received one that leads into an "
+                           "earlier batch, whose samples would count twice. Detach what is carried from batch to batch (hidden "
+                           "states, running losses) and call backward() before step().");
+  }
   const int task = torch::autograd::get_current_graph_task_id();
   if (task != task_) {
     task_ = task;
@@ -359,7 +367,7 @@ void GraphCapture::Impl::on_backward(const Site& site, const std::vector<RowMap>
       self->task_ = -1;
     });
   }
-  Contributions contributions = apply_rules({site, backprops, maps, batch, parameters_});
+  Contributions contributions = apply_rules({site, backprops, maps, batch_, parameters_});
   for (std::size_t i = 0; i < site.uses.size(); ++i) {
     if (!contributions[i]) continue;
     const Use& use = site.uses[i];

@@ -11,11 +11,11 @@ namespace {
 using namespace torch::autograd::generated;
 
 // Functions of their differentiable operands alone.
-constexpr std::array<std::string_view, 46> kFunctionsOfOperands = {
+constexpr std::array<std::string_view, 48> kFunctionsOfOperands = {
     "WeightNormInterfaceBackward0", "MmBackward0", "AddmmBackward0", "BmmBackward0", "MvBackward0", "DotBackward0", "MulBackward0",
     "DivBackward0", "AddBackward0", "SubBackward0", "NegBackward0", "ExpBackward0", "LogBackward0", "SqrtBackward0", "RsqrtBackward0",
     "PowBackward0", "TanhBackward0", "SigmoidBackward0", "SoftplusBackward0", "ReluBackward0", "AbsBackward0", "ClampBackward1",
-    "ClampMinBackward0", "SumBackward0", "SumBackward1", "MeanBackward0", "MeanBackward1", "NormBackward1", "LinalgVectorNormBackward0",
+    "ClampMinBackward0", "SumBackward0", "SumBackward1", "MeanBackward0", "MeanBackward1", "NormBackward1", "VdotBackward0", "EmbeddingBackward0", "LinalgVectorNormBackward0",
     "SoftmaxBackward0", "LogSoftmaxBackward0", "ExpandBackward0", "RepeatBackward0", "CatBackward0", "StackBackward0", "TriuBackward0",
     "TrilBackward0", "SplitBackward0", "SplitWithSizesBackward0", "UnbindBackward0", "SliceBackward0", "SelectBackward0", "FlipBackward0",
     "DiagEmbedBackward0", "LinalgMatrixExpBackward0", "LinalgSolveExBackward0",
@@ -63,6 +63,8 @@ bool may_be_promoted(const Site& site, bool forward_is_checked) {
   std::size_t valid = 0;
   for (const Edge& edge : node.next_edges()) valid += edge.is_valid();
   if (valid != site.uses.size() || !is_function_of_operands(node.name())) return false;
+  // The indices are not on record: a table of positions is a function of the parameter, one of another sample's words is not.
+  if (dynamic_cast<EmbeddingBackward0*>(&node)) return forward_is_checked;
   if (valid == node.num_outputs()) return true;
   if (takes_data_by_nature(node)) return false;
   return forward_is_checked || missing_operand_is_scalar(node) || is_sum_in_own_shape(site);

@@ -259,7 +259,7 @@ bool convolution_rule(const SiteView& view, Contributions& out) {
     Arguments arguments{spread(concrete(node->stride), spatial), spread(concrete(node->padding), spatial),
                         spread(concrete(node->dilation), spatial), spread(concrete(node->output_padding), spatial),
                         node->groups.guard_int(__FILE__, __LINE__), node->transposed};
-    out[i] = std::make_unique<ConvolutionContribution>(node->input_.unpack().detach(), node->weight_.unpack().detach(), backprop,
+    out[i] = std::make_unique<ConvolutionContribution>(unpack_once(node->input_).detach(), unpack_once(node->weight_).detach(), backprop,
                                                        std::move(arguments), map, view.batch);
   }
   return true;

@@ -86,7 +86,7 @@ bool embedding_rule(const SiteView& view, Contributions& out) {
                               ": it divides by counts over the whole batch and so mixes samples. Build the embedding without it."));
   }
   if (!view.flows()) return true;
-  const at::Tensor indices = node->indices_.unpack();
+  const at::Tensor indices = unpack_once(node->indices_);
   const RowMap map = view.maps[0];
   at::Tensor ids, backprops;
   if (map.dim < 0 || map.dim >= indices.dim()) {

@@ -18,6 +18,21 @@ variable_list only_sample(const SiteView& view, std::int64_t b) {
   return masked;
 }
 
+// What the node saved of a sample that is not finite reaches every other sample's gradient: 0 * NaN is NaN. One sample
+// must not decide over all of them, so nothing comes of such a batch.
+void refuse_leaks(const SiteView& view, const Use& use, const at::Tensor& gradients) {
+  if (view.batch == 1 || gradients.isfinite().all().item<bool>()) return;
+  variable_list nothing(view.backprops.size());
+  for (std::size_t i = 0; i < nothing.size(); ++i) {
+    if (view.backprops[i].defined()) nothing[i] = at::zeros_like(view.backprops[i]);
+  }
+  const at::Tensor leaked = apply_for_use(view, use, nothing);
+  if (!leaked.defined() || leaked.isfinite().all().item<bool>()) return;
+  throw Unsupported(message("[backward] Expected finite values at ", describe(view.site, view.parameters),
+                            ", received NaN or infinity in some sample: of this operator no sample can be left out. Make the "
+                            "inputs finite (torch.nan_to_num, clamp) before the model."));
+}
+
 }  // namespace
 
 bool generic_rule(const SiteView& view, Contributions& out) {
@@ -39,7 +54,9 @@ bool generic_rule(const SiteView& view, Contributions& out) {
       throw Unsupported(message("[capture] Expected ", describe(view.site, view.parameters),
                                 " to give a gradient for every sample. Rewrite that operation with supported ones."));
     }
-    out[i] = std::make_unique<Instantiated>(at::stack(gradients));
+    at::Tensor rows = at::stack(gradients);
+    refuse_leaks(view, use, rows);
+    out[i] = std::make_unique<Instantiated>(std::move(rows));
   }
   return true;
 }

@@ -114,7 +114,7 @@ bool addmm(const SiteView& view, AddmmBackward0& node, Contributions& out) {
   for (std::size_t i = 0; i < view.site.uses.size(); ++i) {
     const Use& use = view.site.uses[i];
     if (use.edge == 0) out[i] = reduce_broadcast(view.backprops[0].detach(), {0, flat_rows(view).major}, view.batch, edge_sizes(use.boundary));
-    if (use.edge == 2) out[i] = right_operand(view, node.mat1_.unpack());
+    if (use.edge == 2) out[i] = right_operand(view, unpack_once(node.mat1_));
     if (!out[i]) return false;
   }
   return true;
@@ -125,12 +125,12 @@ bool mm(const SiteView& view, MmBackward0& node, Contributions& out) {
   if (view.site.uses.size() != 1) return false;
   if (view.site.uses[0].edge == 1) {
     if (!rows_follow(view, 0)) return false;
-    out[0] = right_operand(view, node.self_.unpack());
+    out[0] = right_operand(view, unpack_once(node.self_));
     return true;
   }
   // The parameter is the left operand: the samples are columns.
   if (!rows_follow(view, 1)) return false;
-  out[0] = std::make_unique<LinearContribution>(node.mat2_.unpack().detach().t(), view.backprops[0].detach().t(), flat_rows(view), view.batch, false);
+  out[0] = std::make_unique<LinearContribution>(unpack_once(node.mat2_).detach().t(), view.backprops[0].detach().t(), flat_rows(view), view.batch, false);
   return true;
 }
 

@@ -66,9 +66,9 @@ bool layer_norm_rule(const SiteView& view, Contributions& out) {
   const auto rows = [&](const at::Tensor& t, std::int64_t last) {
     return at_least_float(by_sample(t.detach(), map, view.batch)).reshape({view.batch, -1, last}).contiguous();
   };
-  const at::Tensor mean = rows(node->result1_.unpack(view.site.node), 1).squeeze(2);
-  const at::Tensor rstd = rows(node->result2_.unpack(view.site.node), 1).squeeze(2);
-  emit(view, row_normalised_sums(rows(node->input_.unpack(), width), rows(view.backprops[0], width), mean, rstd), out);
+  const at::Tensor mean = rows(unpack_once(node->result1_, view.site.node), 1).squeeze(2);
+  const at::Tensor rstd = rows(unpack_once(node->result2_, view.site.node), 1).squeeze(2);
+  emit(view, row_normalised_sums(rows(unpack_once(node->input_), width), rows(view.backprops[0], width), mean, rstd), out);
   return true;
 }
 
@@ -82,10 +82,10 @@ bool group_norm_rule(const SiteView& view, Contributions& out) {
   const std::int64_t positions = node->HxW.guard_int(__FILE__, __LINE__), groups = node->group;
   // [N, G, C/G, HW]
   const std::vector<std::int64_t> grouped{images, groups, channels / groups, positions};
-  const at::Tensor x = at_least_float(node->input_.unpack().detach()).reshape(grouped);
+  const at::Tensor x = at_least_float(unpack_once(node->input_).detach()).reshape(grouped);
   const at::Tensor g = at_least_float(view.backprops[0].detach()).reshape(grouped);
-  const at::Tensor mean = at_least_float(node->result1_.unpack(view.site.node)).view({images, groups, 1, 1});
-  const at::Tensor rstd = at_least_float(node->result2_.unpack(view.site.node)).view({images, groups, 1});
+  const at::Tensor mean = at_least_float(unpack_once(node->result1_, view.site.node)).view({images, groups, 1, 1});
+  const at::Tensor rstd = at_least_float(unpack_once(node->result2_, view.site.node)).view({images, groups, 1});
   const at::Tensor weight = ((x - mean).mul_(g).sum(3) * rstd).view({images, channels});
   const at::Tensor bias = g.sum(3).view({images, channels});
   const auto per_sample = [&](const at::Tensor& t) { return by_sample(t, map, view.batch).sum(1); };

@@ -3,6 +3,8 @@
 // To add an operator: one file with a function of type Rule, one line in rules.cpp, one test.
 #pragma once
 
+#include <torch/csrc/autograd/saved_variable.h>
+
 #include <memory>
 #include <vector>
 
@@ -35,7 +37,7 @@ bool convolution_rule(const SiteView& view, Contributions& out);  // convolution
 bool embedding_rule(const SiteView& view, Contributions& out);
 bool layer_norm_rule(const SiteView& view, Contributions& out);
 bool group_norm_rule(const SiteView& view, Contributions& out);
-bool broadcast_rule(const SiteView& view, Contributions& out);    // add, sub, mul, div, expand with a broadcast parameter
+bool broadcast_rule(const SiteView& view, Contributions& out);    // add, sub, mul, div, prelu, expand with a broadcast parameter
 bool generic_rule(const SiteView& view, Contributions& out);      // any other operator: applied once per sample
 
 /// Applies the first rule that takes the node; the generic rule takes all.
@@ -49,6 +51,10 @@ at::Tensor apply_for_use(const SiteView& view, const Use& use, const variable_li
 /// broadcast along the batch.
 std::unique_ptr<Contribution> reduce_broadcast(const at::Tensor& unreduced, const RowMap& map, std::int64_t batch,
                                                at::IntArrayRef boundary);
+
+/// Unpacks a saved tensor for a rule and for the node's own turn after it: the hooks of activation checkpointing recompute
+/// once a pass and refuse to do so twice.
+at::Tensor unpack_once(torch::autograd::SavedVariable& saved, NodePtr saved_for = nullptr);
 
 /// Names the use for messages: "AddmmBackward0 (parameter 'fc.weight')".
 std::string describe(const Site& site, const ParameterIndex& parameters);

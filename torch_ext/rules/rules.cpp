@@ -35,6 +35,12 @@ at::Tensor apply_for_use(const SiteView& view, const Use& use, const variable_li
   return node(variable_list(backprops)).at(use.edge);
 }
 
+at::Tensor unpack_once(torch::autograd::SavedVariable& saved, NodePtr saved_for) {
+  at::Tensor tensor = saved.unpack(std::move(saved_for));
+  if (saved.has_hooks()) saved = torch::autograd::SavedVariable(tensor.detach(), /*is_output=*/false);
+  return tensor;
+}
+
 std::unique_ptr<Contribution> reduce_broadcast(const at::Tensor& unreduced, const RowMap& map, std::int64_t batch,
                                                at::IntArrayRef boundary) {
   // unreduced: [.., batch*m, ..]; boundary is aligned to it from the right.
