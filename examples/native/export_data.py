@@ -1,4 +1,4 @@
-"""Writes the rows of quickstart.py, scaled by public constants, to train.csv and held_out.csv for train.cpp."""
+"""Writes the rows of quickstart.py, scaled as there, to train.csv and held_out.csv for train.cpp."""
 
 import sys
 from pathlib import Path
@@ -16,7 +16,8 @@ def main() -> None:
     for name, rows in zip(("train.csv", "held_out.csv"), load_data(), strict=True):
         table = np.concatenate([tensor.numpy() for tensor in rows.tensors], axis=1)
         # Nine digits give every float32 back exactly.
-        np.savetxt(folder / name, table, fmt="%.9g", delimiter=",", header=",".join([*SCALES, "label"]), comments="")
+        header = ",".join([*SCALES, "label"])
+        np.savetxt(folder / name, table, fmt="%.9g", delimiter=",", header=header, comments="")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Opens checkpoints of train.cpp or quickstart.py in Python and prints what `train FOLDER --open FILE...` prints."""
+"""Opens checkpoints, of train.cpp or quickstart.py, and prints what `train FOLDER --open FILE...` prints."""
 
 import sys
 from pathlib import Path

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds train.cpp against the installed package, trains with it on the quickstart's data, and shows that C++ and Python
-# open each other's checkpoints. Run it after the quickstart or alone; files go to examples/output.
+# Builds train.cpp against the installed package, trains with it on the quickstart's data, and shows that C++ and
+# Python open each other's checkpoints. Run it after the quickstart or alone; files go to examples/output.
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 source "$root/examples/setup.sh"
@@ -15,7 +15,8 @@ fi
 
 step "Building the native example"
 "$python" "$here/export_data.py" "$output"
-prefixes="$("$python" -c 'import torch, hushgrad; print(f"{torch.utils.cmake_prefix_path};{hushgrad.cmake_prefix_path}")')"
+prefixes="$("$python" -c \
+  'import torch, hushgrad; print(torch.utils.cmake_prefix_path + ";" + hushgrad.cmake_prefix_path)')"
 cmake -S "$here" -B "$build" -G Ninja -DCMAKE_PREFIX_PATH="$prefixes"
 cmake --build "$build"
 
