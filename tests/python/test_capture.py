@@ -564,6 +564,7 @@ def test_reentrant_checkpointing_is_refused() -> None:
     assert_no_gradient(module, capture)
 
 
+@pytest.mark.filterwarnings("ignore:Using backward.. with create_graph=True")
 def test_create_graph_is_refused() -> None:
     module, _, capture, output = started()
     with pytest.raises(RuntimeError, match="create_graph=False"):

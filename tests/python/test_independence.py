@@ -211,10 +211,11 @@ class Counting(nn.Module):
         lambda: nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.GELU(), nn.Linear(8, 3)),
         lambda: nn.Sequential(nn.Unflatten(1, (2, 3)), nn.Conv1d(2, 4, 2), nn.InstanceNorm1d(4, affine=True), nn.Flatten()),
         lambda: nn.Sequential(nn.Unflatten(1, (3, 2)), nn.TransformerEncoderLayer(2, 1, 8, dropout=0.3, batch_first=True)),
+        lambda: nn.Sequential(torch.nn.utils.parametrizations.spectral_norm(nn.Linear(6, 8)).eval(), nn.Linear(8, 3)),
         lambda: nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8).eval(), nn.Linear(8, 3)),
         Counting,
     ],
-    ids=["dropout", "group norm", "layer norm", "instance norm", "transformer", "constant batch norm", "counter"],
+    ids=["dropout", "group norm", "layer norm", "instance norm", "transformer", "spectral norm", "constant batch norm", "counter"],
 )
 def test_independent_models_are_accepted(build: Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)
@@ -339,3 +340,21 @@ def test_a_forward_pass_on_other_rows_than_the_batch_is_refused(joined: Callable
     torch.manual_seed(0)
     with pytest.raises(Unsupported, match="one row for each sample"):
         train(Outside(), torch.randn(20, 6))
+
+
+def test_a_table_looked_up_with_positions_is_accepted_and_with_data_of_another_sample_refused() -> None:
+    class Positions(nn.Module):
+        def __init__(self, shared: bool) -> None:
+            super().__init__()
+            self.words, self.places, self.head = nn.Embedding(9, 4), nn.Embedding(9, 4), nn.Linear(4, 2)
+            self.shared = shared
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            places = tokens[:1] if self.shared else torch.arange(tokens.size(1)).unsqueeze(0)
+            return self.head(self.words(tokens) + self.places(places))
+
+    torch.manual_seed(0)
+    tokens = torch.randint(9, (20, 5))
+    train(Positions(False), tokens)
+    with pytest.raises(Unsupported):
+        train(Positions(True), tokens)
