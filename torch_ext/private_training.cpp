@@ -73,7 +73,7 @@ PrivateTraining::PrivateTraining(TrainingPlan plan, std::vector<at::Tensor> para
       capture_(std::move(parameters), std::move(names), std::move(ignored), {plan_.max_grad_norm, plan_.loss_reduction, plan_.batch_first, plan_.forward_is_checked}),
       ledger_(std::move(ledger)) {
   if (parameters_.empty()) throw InvalidArgument("[make_private] Expected at least one trainable parameter, received none.");
-  if (plan_.sampling == Sampling::poisson) sampler_.emplace(plan_.dataset_size, plan_.sampling_rate);
+  if (plan_.sampling == Sampling::poisson) sampler_.emplace(plan_.dataset_size, SamplingRate::from_double(plan_.sampling_rate));
   run_id_ = ledger_->begin_run({plan_.dataset, plan_.purpose, plan_.actor, plan_.to_json()});
 }
 

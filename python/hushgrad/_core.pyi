@@ -3,22 +3,25 @@ Bindings of dpcore and accounting; use the hushgrad package instead.
 """
 from __future__ import annotations
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 from typing_extensions import Buffer
 class PoissonSampler:
     """
-    Poisson batches: every record is in a batch independently with probability sampling_rate (rounded down to a
-    multiple of 2^-64, so that charging sampling_rate never understates).
+    Poisson batches: every record is in a batch independently with probability sampling_rate, exactly.
     
-    population: records, >= 1. sampling_rate: in (0, 1]; 1 takes every record. Raises InvalidArgument otherwise.
+    population: records, >= 1. sampling_rate: a Fraction (or int) in (0, 1], exact, or a float, rounded down to a multiple of
+    2^-62. Raises InvalidArgument otherwise. Cost follows the batch for rates below 1/64, the data set above.
     insecure_seed: makes the batches repeatable and the privacy void; tests only.
     Each object has its own cryptographically secure generator, which a forked child does not continue.
     """
-    def __init__(self, population: int, sampling_rate: float, *, insecure_seed: int | None = None) -> None: ...
+    def __init__(self, population: int, sampling_rate: Fraction | float, *, insecure_seed: int | None = None) -> None: ...
     def draw(self) -> list[int]:
         """
-        The next batch: a list of ascending indices, possibly empty. Its members and its size are private data.
+        The next batch: a list of record numbers, possibly empty. Its members and its size are private data.
         """
+    @property
+    def expected_batch_size(self) -> float: ...
     @property
     def insecure(self) -> bool:
         """
@@ -27,7 +30,152 @@ class PoissonSampler:
     @property
     def population(self) -> int: ...
     @property
-    def sampling_rate(self) -> float: ...
+    def steps_per_epoch(self) -> int: ...
+    @property
+    def charged_rate(self) -> float:
+        """
+        The smallest float that is not below sampling_rate.
+        """
+    @property
+    def sampling_rate(self) -> Fraction: ...
+class TruncatedPoissonSampler:
+    """
+    Poisson batches, cut to a uniform choice of max_batch_size records where they are larger. Charged as truncated Poisson.
+    max_batch_size: >= 1; the rest as in PoissonSampler.
+    """
+    def __init__(self, population: int, sampling_rate: Fraction | float, max_batch_size: int, *, insecure_seed: int | None = None) -> None: ...
+    def draw(self) -> list[int]:
+        """
+        The next batch: a list of record numbers, possibly empty. Its members and its size are private data.
+        """
+    @property
+    def expected_batch_size(self) -> float: ...
+    @property
+    def insecure(self) -> bool:
+        """
+        True if made with insecure_seed.
+        """
+    @property
+    def population(self) -> int: ...
+    @property
+    def steps_per_epoch(self) -> int: ...
+    @property
+    def max_batch_size(self) -> int: ...
+    @property
+    def sampling_rate(self) -> Fraction: ...
+class FixedSizeSampler:
+    """
+    Every set of batch_size records is equally likely, independently of all other batches. Charged as sampling without
+    replacement, for a record replaced by another. batch_size: in [1, population]. Raises InvalidArgument otherwise.
+    """
+    def __init__(self, population: int, batch_size: int, *, insecure_seed: int | None = None) -> None: ...
+    def draw(self) -> list[int]:
+        """
+        The next batch: a list of record numbers, possibly empty. Its members and its size are private data.
+        """
+    @property
+    def expected_batch_size(self) -> float: ...
+    @property
+    def insecure(self) -> bool:
+        """
+        True if made with insecure_seed.
+        """
+    @property
+    def population(self) -> int: ...
+    @property
+    def steps_per_epoch(self) -> int: ...
+class ShuffledSampler:
+    """
+    Epochs in which every record comes once, in a uniformly random order (or, with shuffle=False, in the given one), cut into
+    batches of batch_size; the last may be smaller. Charged without amplification, once an epoch. batch_size: in
+    [1, population]. Raises InvalidArgument otherwise. Memory: 8 bytes a record.
+    """
+    def __init__(self, population: int, batch_size: int, shuffle: bool = True, *, insecure_seed: int | None = None) -> None: ...
+    def draw(self) -> list[int]:
+        """
+        The next batch: a list of record numbers, possibly empty. Its members and its size are private data.
+        """
+    @property
+    def expected_batch_size(self) -> float: ...
+    @property
+    def insecure(self) -> bool:
+        """
+        True if made with insecure_seed.
+        """
+    @property
+    def population(self) -> int: ...
+    @property
+    def steps_per_epoch(self) -> int: ...
+    def begin_epoch(self) -> None:
+        """
+        Begins a new epoch, whatever is left of the last.
+        """
+    @property
+    def epoch(self) -> int:
+        """
+        Epochs begun so far.
+        """
+class RandomAllocationSampler:
+    """
+    Every record takes part in `participations` of an epoch's `steps` batches, each choice equally likely; one is balls in
+    bins. Charged once an epoch, as random allocation. participations: in [1, steps]. Raises InvalidArgument otherwise.
+    """
+    def __init__(self, population: int, steps: int, participations: int = 1, *, insecure_seed: int | None = None) -> None: ...
+    def draw(self) -> list[int]:
+        """
+        The next batch: a list of record numbers, possibly empty. Its members and its size are private data.
+        """
+    @property
+    def expected_batch_size(self) -> float: ...
+    @property
+    def insecure(self) -> bool:
+        """
+        True if made with insecure_seed.
+        """
+    @property
+    def population(self) -> int: ...
+    @property
+    def steps_per_epoch(self) -> int: ...
+    def begin_epoch(self) -> None:
+        """
+        Begins a new epoch, whatever is left of the last.
+        """
+    @property
+    def epoch(self) -> int:
+        """
+        Epochs begun so far.
+        """
+class UserSampler:
+    """
+    Poisson batches of users: each user is in a batch independently with probability sampling_rate, with all records or a
+    uniform choice of max_records_per_user of them.
+    
+    owners: the user of every record, any integers. The guarantee is for a user if the user's whole contribution is clipped.
+    Raises InvalidArgument without a record or for max_records_per_user < 1.
+    """
+    def __init__(self, owners: Sequence[int], max_records_per_user: int, sampling_rate: Fraction | float, *, insecure_seed: int | None = None) -> None: ...
+    def draw(self) -> tuple[list[int], list[int]]:
+        """
+        (records, sizes): record numbers, users one after the other, and how many each user has. Private data.
+        """
+    @property
+    def expected_batch_size(self) -> float:
+        """
+        In users.
+        """
+    @property
+    def insecure(self) -> bool:
+        """
+        True if made with insecure_seed.
+        """
+    @property
+    def max_records_per_user(self) -> int: ...
+    @property
+    def sampling_rate(self) -> Fraction: ...
+    @property
+    def steps_per_epoch(self) -> int: ...
+    @property
+    def users(self) -> int: ...
 class Lattice:
     """
     Spacing and noise of the lattice Gaussian, in the units of the sum.

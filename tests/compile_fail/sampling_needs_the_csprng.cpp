@@ -3,7 +3,7 @@
 
 #include "dpcore/sampling/poisson.h"
 
-std::vector<std::int64_t> batch(const hushgrad::PoissonSampler& sampler) {
+std::vector<std::int64_t> batch(hushgrad::PoissonSampler& sampler) {
 #ifdef MUST_NOT_COMPILE
   std::mt19937_64 rng;
 #else
