@@ -1,7 +1,7 @@
 """hushgrad: differentially private training for PyTorch, with a budget ledger and sealed checkpoints.
 
 ``import hushgrad`` and everything on accounting, ledgers, keys and reports works without PyTorch; the names that train
-(``PrivacyEngine``, ``BatchMemoryManager``, ``checkpoint``) import it when they are first used.
+(``PrivacyEngine``, ``BatchMemoryManager``, ``checkpoint``, ``losses``) import it when they are first used.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from hushgrad import errors
 
 if TYPE_CHECKING:
-    from hushgrad import accounting, checkpoint, keys, ledger, report
+    from hushgrad import accounting, checkpoint, keys, ledger, losses, report
     from hushgrad.batch_memory_manager import BatchMemoryManager
     from hushgrad.engine import PrivacyEngine
 
@@ -29,6 +29,7 @@ __all__ = [
     "errors",
     "keys",
     "ledger",
+    "losses",
     "report",
 ]
 
@@ -36,7 +37,7 @@ __all__ = [
 cmake_prefix_path = str(Path(__file__).parent / "share" / "cmake")
 
 _CLASSES = {"PrivacyEngine": "hushgrad.engine", "BatchMemoryManager": "hushgrad.batch_memory_manager"}
-_MODULES = ("accounting", "checkpoint", "keys", "ledger", "report")
+_MODULES = ("accounting", "checkpoint", "keys", "ledger", "losses", "report")
 
 
 if not TYPE_CHECKING:  # to a type checker this would make every name of the package exist
