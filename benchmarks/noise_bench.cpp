@@ -10,6 +10,7 @@
 
 #include "dpcore/noise/gaussian_kernel.h"
 #include "dpcore/noise/lattice_gaussian.h"
+#include "dpcore/random/key_stream.h"
 
 namespace {
 
@@ -45,7 +46,7 @@ int main(int argc, char** argv) {
   std::vector<std::uint64_t> words(internal::kWordsPerPair * pairs);
   std::vector<double> noise(2 * pairs);
   std::vector<float> values(2 * pairs, 0.0f);
-  AesCtr stream(std::array<std::byte, 32>{}, std::array<std::byte, 16>{});
+  KeyStream stream(std::array<std::byte, 32>{}, std::array<std::byte, 16>{});
   const auto per_coordinate_ns = [&](auto&& work) {
     const double ms = best_ms(repetitions, [&] {
       for (std::size_t i = 0; i < blocks; ++i) work();

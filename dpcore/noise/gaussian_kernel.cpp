@@ -14,7 +14,10 @@ namespace hushgrad::internal {
 namespace {
 
 #if defined(__x86_64__) && defined(__GNUC__)
+#define HUSHGRAD_X86 1
 #define HUSHGRAD_AVX2 __attribute__((target("avx2,fma")))
+#define HUSHGRAD_AVX512 \
+  __attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma,prefer-vector-width=512")))
 #endif
 // Inlined into one copy for each kind of processor, so that each copy is vectorised for its own.
 #define HUSHGRAD_INLINE inline __attribute__((always_inline))
@@ -162,6 +165,7 @@ HUSHGRAD_INLINE bool add_scaled_loop(float* __restrict values, const double* __r
 
 // The kernel that any processor of this architecture can run.
 struct Portable {
+  static constexpr const char* name = "portable";
   static void pairs(const std::uint64_t* words, std::size_t count, double sigma, double* first,
                     double* second) {
     gaussian_pairs_loop(words, count, sigma, first, second);
@@ -174,25 +178,36 @@ struct Portable {
   }
 };
 
-#if defined(HUSHGRAD_AVX2)
+#if defined(HUSHGRAD_X86)
 struct Avx2 {
-  HUSHGRAD_AVX2 static void pairs(const std::uint64_t* words, std::size_t count, double sigma, double* first,
-                                  double* second) {
+  static constexpr const char* name = "avx2";
+  HUSHGRAD_AVX2 static void pairs(const std::uint64_t* words, std::size_t count, double sigma, double* first, double* second) {
     gaussian_pairs_loop(words, count, sigma, first, second);
   }
-  HUSHGRAD_AVX2 static void noise(const std::uint64_t* words, std::size_t count, double sigma_units,
-                                  double* out) {
+  HUSHGRAD_AVX2 static void noise(const std::uint64_t* words, std::size_t count, double sigma_units, double* out) {
     lattice_noise_loop(words, count, sigma_units, out, out + count);
   }
-  HUSHGRAD_AVX2 static bool add(float* values, const double* noise, std::size_t count, double grid,
-                                double scale) {
+  HUSHGRAD_AVX2 static bool add(float* values, const double* noise, std::size_t count, double grid, double scale) {
+    return add_scaled_loop(values, noise, count, grid, scale);
+  }
+};
+
+struct Avx512 {
+  static constexpr const char* name = "avx512";
+  HUSHGRAD_AVX512 static void pairs(const std::uint64_t* words, std::size_t count, double sigma, double* first, double* second) {
+    gaussian_pairs_loop(words, count, sigma, first, second);
+  }
+  HUSHGRAD_AVX512 static void noise(const std::uint64_t* words, std::size_t count, double sigma_units, double* out) {
+    lattice_noise_loop(words, count, sigma_units, out, out + count);
+  }
+  HUSHGRAD_AVX512 static bool add(float* values, const double* noise, std::size_t count, double grid, double scale) {
     return add_scaled_loop(values, noise, count, grid, scale);
   }
 };
 #endif
 
 template <typename Kind>
-constexpr GaussianKernel kernel_of{Kind::pairs, Kind::noise, Kind::add};
+constexpr GaussianKernel kernel_of{Kind::name, Kind::pairs, Kind::noise, Kind::add};
 
 }  // namespace
 
@@ -201,14 +216,22 @@ double dither_width(double sigma_units) {
   return std::min(0x1p24, std::ldexp(1.0, std::ilogb(sigma_units) - 6));
 }
 
-const GaussianKernel& portable_kernel() { return kernel_of<Portable>; }
+std::vector<const GaussianKernel*> gaussian_kernels() {
+  std::vector<const GaussianKernel*> kernels;
+#if defined(HUSHGRAD_X86)
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
+  if (avx2 && avx512) kernels.push_back(&kernel_of<Avx512>);
+  if (avx2) kernels.push_back(&kernel_of<Avx2>);
+#endif
+  kernels.push_back(&kernel_of<Portable>);
+  return kernels;
+}
 
 const GaussianKernel& gaussian_kernel() {
-#if defined(HUSHGRAD_AVX2)
-  static const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (has_avx2) return kernel_of<Avx2>;
-#endif
-  return portable_kernel();
+  static const GaussianKernel* const fastest = gaussian_kernels().front();
+  return *fastest;
 }
 
 bool scale_only(float* values, std::size_t count, double scale) {

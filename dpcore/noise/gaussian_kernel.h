@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "dpcore/random/csprng.h"
 
@@ -24,6 +25,8 @@ inline constexpr double kMaxSumUnits = 0x1p100;
 
 /// The loops, compiled for one kind of processor.
 struct GaussianKernel {
+  const char* name;
+
   /// Pairs of standard normals times `sigma`, by Box and Muller (1958), of a radius variable in steps of
   /// 2^-92 and an angle in steps of 2^-52 turns. Reaches 11.3 standard deviations. A value is within sigma *
   /// 2^-50 * (R + 1/R) of the exact function of its words at radius R, and within sigma * 2^-25 at R below
@@ -44,10 +47,11 @@ struct GaussianKernel {
   bool (*add)(float* values, const double* noise, std::size_t count, double grid, double scale);
 };
 
-/// The fastest kernel that this processor runs; on x86-64 with or without AVX2 and FMA.
+/// The fastest kernel that this processor runs.
 const GaussianKernel& gaussian_kernel();
-/// The kernel that needs nothing beyond the architecture's base instructions.
-const GaussianKernel& portable_kernel();
+/// All that this processor runs, the fastest first; the last needs nothing beyond the architecture's base instructions. On
+/// x86-64: AVX-512, AVX2 with FMA, base.
+std::vector<const GaussianKernel*> gaussian_kernels();
 
 /// The power of two in (sigma_units / 128, sigma_units / 64], at most 2^24; 1 (no dither) for sigma_units <
 /// 128.

@@ -12,6 +12,7 @@
 
 #include "dpcore/error.h"
 #include "dpcore/noise/gaussian_kernel.h"
+#include "dpcore/random/key_stream.h"
 
 namespace hushgrad {
 namespace internal {
@@ -106,11 +107,11 @@ bool add_to_tiles(const std::vector<SumPart>& tiles, const Lattice& lattice, dou
   std::atomic<bool> finite{true};
   const double sigma_units = lattice.noise_stddev / lattice.grid;
   in_parallel(tiles.size(), [&] {
-    return [&, stream = AesCtr(key.bytes(), counter_of(0)),
+    return [&, stream = std::make_unique<KeyStream>(key.bytes(), counter_of(0)),
             scratch = std::make_unique<Scratch>()](std::size_t t) mutable {
-      stream.seek(counter_of(t));
+      stream->seek(counter_of(t));
       for_each_block(tiles[t].size(), [&](std::size_t offset, std::size_t count) {
-        next_block(stream, count, sigma_units, *scratch);
+        next_block(*stream, count, sigma_units, *scratch);
         float* values = tiles[t].data() + offset;
         if (!gaussian_kernel().add(values, scratch->noise.data(), count, lattice.grid, scale)) finite = false;
       });
