@@ -8,8 +8,6 @@
 #include <span>
 #include <vector>
 
-#include "dpcore/random/csprng.h"
-
 namespace hushgrad::internal {
 
 /// Random 64-bit words that one pair of noise values uses up: 92 bits of radius, 52 of angle, 2 x 24 of
@@ -59,8 +57,5 @@ double dither_width(double sigma_units);
 
 /// values[i] = float32(values[i] * scale). False if an input or an output is not finite.
 bool scale_only(float* values, std::size_t count, double scale);
-
-/// Fills `out` with independent integers as GaussianKernel::noise makes them. For statistics.
-void integer_noise(std::span<std::int64_t> out, double sigma_units, Csprng& rng);
 
 }  // namespace hushgrad::internal

@@ -11,8 +11,10 @@
 #include <memory>
 
 #include "dpcore/error.h"
+#include "dpcore/noise/exact_gaussian.h"
 #include "dpcore/noise/gaussian_kernel.h"
 #include "dpcore/random/key_stream.h"
+#include "dpcore/random/word_stream.h"
 
 namespace hushgrad {
 namespace internal {
@@ -33,7 +35,15 @@ struct Scratch {
 
 // Noise for the next `count` <= 2 * kBlockPairs coordinates, in scratch.noise.
 template <typename Source>
-void next_block(Source& source, std::size_t count, double sigma_units, Scratch& scratch) {
+void next_exact_block(Source& source, std::size_t count, double sigma_units, Scratch& scratch) {
+  const ExactGaussian gaussian(sigma_units);
+  WordStream words(source);
+  for (std::size_t i = 0; i < count; ++i) scratch.noise[i] = static_cast<double>(gaussian.draw(words));
+}
+
+template <typename Source>
+void next_block(Source& source, std::size_t count, double sigma_units, NoiseSampler sampler, Scratch& scratch) {
+  if (sampler == NoiseSampler::exact) return next_exact_block(source, count, sigma_units, scratch);
   const std::size_t pairs = (count + 1) / 2;
   const auto words = std::span(scratch.words).first(kWordsPerPair * pairs);
   source.fill(std::as_writable_bytes(words));
@@ -103,7 +113,7 @@ void in_parallel(std::size_t tiles, MakeWorker&& make_worker) {
 }
 
 bool add_to_tiles(const std::vector<SumPart>& tiles, const Lattice& lattice, double scale,
-                  const CallKey& key) {
+                  const CallKey& key, NoiseSampler sampler) {
   std::atomic<bool> finite{true};
   const double sigma_units = lattice.noise_stddev / lattice.grid;
   in_parallel(tiles.size(), [&] {
@@ -111,7 +121,7 @@ bool add_to_tiles(const std::vector<SumPart>& tiles, const Lattice& lattice, dou
             scratch = std::make_unique<Scratch>()](std::size_t t) mutable {
       stream->seek(counter_of(t));
       for_each_block(tiles[t].size(), [&](std::size_t offset, std::size_t count) {
-        next_block(*stream, count, sigma_units, *scratch);
+        next_block(*stream, count, sigma_units, sampler, *scratch);
         float* values = tiles[t].data() + offset;
         if (!gaussian_kernel().add(values, scratch->noise.data(), count, lattice.grid, scale)) finite = false;
       });
@@ -145,7 +155,7 @@ void check_range(double noise_stddev, double scale) {
 }
 
 bool add_or_scale(std::span<const SumPart> parts, double l2_sensitivity, double noise_multiplier,
-                  double scale, Csprng& rng) {
+                  double scale, Csprng& rng, NoiseSampler sampler) {
   check_scale(scale);
   const std::vector<SumPart> tiles = tiles_of(parts);
   if (noise_multiplier == 0.0) return scale_tiles(tiles, scale);
@@ -153,15 +163,15 @@ bool add_or_scale(std::span<const SumPart> parts, double l2_sensitivity, double 
   for (const SumPart& part : parts) dimension += part.size();
   const Lattice lattice = choose_lattice(noise_multiplier, l2_sensitivity, dimension);
   check_range(lattice.noise_stddev, scale);
-  return add_to_tiles(tiles, lattice, scale, CallKey(rng));
+  return add_to_tiles(tiles, lattice, scale, CallKey(rng), sampler);
 }
 
 }  // namespace
 
 void add_lattice_noise(std::span<const SumPart> parts, double l2_sensitivity, double noise_multiplier,
-                       double scale, Csprng& rng) {
+                       double scale, Csprng& rng, NoiseSampler sampler) {
   try {
-    if (add_or_scale(parts, l2_sensitivity, noise_multiplier, scale, rng)) return;
+    if (add_or_scale(parts, l2_sensitivity, noise_multiplier, scale, rng, sampler)) return;
     throw PrivacyViolation(
         "[noise] Expected a clipped sum that is finite and stays so in float32, received one that does not. "
         "The step "
@@ -172,20 +182,20 @@ void add_lattice_noise(std::span<const SumPart> parts, double l2_sensitivity, do
   }
 }
 
-void integer_noise(std::span<std::int64_t> out, double sigma_units, Csprng& rng) {
+void integer_noise(std::span<std::int64_t> out, double sigma_units, Csprng& rng, NoiseSampler sampler) {
   Scratch scratch;
   for_each_block(out.size(), [&](std::size_t offset, std::size_t count) {
-    next_block(rng, count, sigma_units, scratch);
+    next_block(rng, count, sigma_units, sampler, scratch);
     for (std::size_t i = 0; i < count; ++i) out[offset + i] = static_cast<std::int64_t>(scratch.noise[i]);
   });
 }
 
 }  // namespace internal
 
-NoisySum Noise::add(ClippedSum&& sum, double noise_multiplier, double scale, Csprng& rng) {
+NoisySum Noise::add(ClippedSum&& sum, double noise_multiplier, double scale, Csprng& rng, NoiseSampler sampler) {
   const double l2_sensitivity = sum.l2_sensitivity();
   std::vector<SumPart> parts = std::move(sum.parts_);
-  internal::add_lattice_noise(parts, l2_sensitivity, noise_multiplier, scale, rng);
+  internal::add_lattice_noise(parts, l2_sensitivity, noise_multiplier, scale, rng, sampler);
   return NoisySum(std::move(parts));
 }
 

@@ -9,25 +9,26 @@
 
 namespace hushgrad {
 
-/// Words of `rng`, fetched in portions. Lives within one call: what was fetched is wiped with the object, and is not
-/// checked against a fork in between. Not thread-safe.
+/// Words of `source` (a Csprng or a KeyStream), fetched in portions. Lives within one call: what was fetched is wiped with the
+/// object, and is not checked against a fork in between. Not thread-safe.
+template <typename Source = Csprng>
 class WordStream {
  public:
-  explicit WordStream(Csprng& rng) : rng_(rng) {}
+  explicit WordStream(Source& source) : source_(source) {}
   ~WordStream() { wipe(std::as_writable_bytes(std::span(words_))); }
   WordStream(const WordStream&) = delete;
   WordStream& operator=(const WordStream&) = delete;
 
   std::uint64_t operator()() {
     if (used_ == words_.size()) {
-      rng_.fill(std::as_writable_bytes(std::span(words_)));
+      source_.fill(std::as_writable_bytes(std::span(words_)));
       used_ = 0;
     }
     return words_[used_++];
   }
 
  private:
-  Csprng& rng_;
+  Source& source_;
   std::array<std::uint64_t, 256> words_;
   std::size_t used_ = 256;
 };

@@ -11,7 +11,7 @@ namespace hushgrad {
 
 namespace {
 
-std::vector<std::int64_t> contribution(WordStream& words, std::span<const std::int64_t> owned, std::int64_t limit) {
+std::vector<std::int64_t> contribution(WordStream<>& words, std::span<const std::int64_t> owned, std::int64_t limit) {
   const auto count = static_cast<std::int64_t>(owned.size());
   if (count <= limit) return {owned.begin(), owned.end()};
   std::vector<std::int64_t> kept = uniform_subset(words, count, limit);

@@ -284,12 +284,13 @@ class SealedReader:
     def meta_json(self) -> str: ...
     @property
     def tensors(self) -> list[SealedEntry]: ...
-def add_lattice_noise_for_testing(values: Buffer, noise_multiplier: float, max_grad_norm: float, scale: float = 1.0, *, insecure_seed: int | None = None) -> None:
+def add_lattice_noise_for_testing(values: Buffer, noise_multiplier: float, max_grad_norm: float, scale: float = 1.0, *, exact: bool = False, insecure_seed: int | None = None) -> None:
     """
     Adds lattice Gaussian noise to a float32 buffer in place, for statistics in tests. Nothing was clipped and nothing
     is charged: the result carries NO PRIVACY GUARANTEE. Training adds its noise in C++.
     
     values: [n] float32, writable. noise_multiplier: >= 0. max_grad_norm: the l2 sensitivity. scale: > 0.
+    exact: the rounded Gaussian itself, in integers; tens of times as slow.
     insecure_seed: makes the noise repeatable. Raises InvalidArgument, or PrivacyViolation for a value that is not
     finite; `values` is zero afterwards.
     """

@@ -43,20 +43,22 @@ def test_choose_lattice_edges() -> None:
             _core.choose_lattice(*bad, 10)
 
 
+@pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("clip", [0.1, 1.0, 10.0])
-def test_standard_deviation_is_noise_multiplier_times_max_grad_norm(clip: float) -> None:
+def test_standard_deviation_is_noise_multiplier_times_max_grad_norm(clip: float, exact: bool) -> None:
     n = 400_000
-    out = noisy([0.0] * n, 1.5, clip)
+    out = noisy([0.0] * n, 1.5, clip, exact=exact)
     stddev = 1.5 * clip
     assert abs(math.fsum(out) / n / stddev) * math.sqrt(n) < NORMAL_LIMIT
     variance = math.fsum(v * v for v in out) / n
     assert abs(variance / stddev**2 - 1) < NORMAL_LIMIT * math.sqrt(2 / n) + 2e-4
 
 
-def test_distribution_function_is_the_normal_one() -> None:
+@pytest.mark.parametrize("exact", [False, True])
+def test_distribution_function_is_the_normal_one(exact: bool) -> None:
     """Kolmogorov and Smirnov: sqrt(n) times the distance passes 2.7 with probability 2 exp(-2 * 2.7^2) < 1e-6."""
     n = 20_000
-    out = sorted(v for v in noisy([0.0] * n, 2.0, 0.5))
+    out = sorted(v for v in noisy([0.0] * n, 2.0, 0.5, exact=exact))
     distance = 0.0
     for i, value in enumerate(out):
         cdf = float(mpmath.ncdf(value))

@@ -24,16 +24,17 @@ SumPart float32_span(const py::buffer_info& info) {
 }
 
 void add_lattice_noise_for_testing(const py::buffer& values, double noise_multiplier, double max_grad_norm,
-                                   double scale, std::optional<std::uint64_t> insecure_seed) {
+                                   double scale, bool exact, std::optional<std::uint64_t> insecure_seed) {
+  const NoiseSampler sampler = exact ? NoiseSampler::exact : NoiseSampler::fast;
   const py::buffer_info info = values.request();
   const SumPart parts[] = {float32_span(info)};
   if (insecure_seed) {
     InsecureSeed seed(*insecure_seed);
-    internal::add_lattice_noise(parts, max_grad_norm, noise_multiplier, scale, seed.stream());
+    internal::add_lattice_noise(parts, max_grad_norm, noise_multiplier, scale, seed.stream(), sampler);
     return;
   }
   Csprng rng;
-  internal::add_lattice_noise(parts, max_grad_norm, noise_multiplier, scale, rng);
+  internal::add_lattice_noise(parts, max_grad_norm, noise_multiplier, scale, rng, sampler);
 }
 
 constexpr const char* kAddDoc =
@@ -42,6 +43,7 @@ constexpr const char* kAddDoc =
     "is charged: the result carries NO PRIVACY GUARANTEE. Training adds its noise in C++.\n"
     "\n"
     "values: [n] float32, writable. noise_multiplier: >= 0. max_grad_norm: the l2 sensitivity. scale: > 0.\n"
+    "exact: the rounded Gaussian itself, in integers; tens of times as slow.\n"
     "insecure_seed: makes the noise repeatable. Raises InvalidArgument, or PrivacyViolation for a value that "
     "is not\n"
     "finite; `values` is zero afterwards.";
@@ -65,7 +67,7 @@ void bind_noise(py::module_& m) {
         py::arg("dimension"), kLatticeDoc);
   m.def("add_lattice_noise_for_testing", &add_lattice_noise_for_testing, py::arg("values"),
         py::arg("noise_multiplier"), py::arg("max_grad_norm"), py::arg("scale") = 1.0, py::kw_only(),
-        py::arg("insecure_seed") = py::none(), kAddDoc);
+        py::arg("exact") = false, py::arg("insecure_seed") = py::none(), kAddDoc);
 }
 
 }  // namespace hushgrad::python

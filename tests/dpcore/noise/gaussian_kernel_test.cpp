@@ -9,15 +9,10 @@
 #include <vector>
 
 #include "dpcore/error.h"
-#include "dpcore/random/statistics.h"
+#include "dpcore/random/csprng.h"
 
 namespace hushgrad::internal {
 namespace {
-
-using testing::chi_square_p;
-using testing::kFalseAlarm;
-using testing::normal_cdf;
-using testing::normal_mass;
 
 std::vector<std::uint64_t> random_words(std::size_t pairs) {
   Csprng rng;
@@ -142,102 +137,6 @@ TEST(GaussianKernel, DitherWidthIsWhatTheHeaderSays) {
     EXPECT_EQ(std::exp2(std::round(std::log2(dither_width(sigma)))), dither_width(sigma));
   }
   EXPECT_EQ(dither_width(kMaxSigmaUnits), 0x1p24);
-}
-
-// P(n) = P(n - width/2 <= sigma Z < n + width/2) / width, whichever the width
-// (docs/proofs/lattice_gaussian.md, 3).
-class IntegerNoise : public ::testing::TestWithParam<double> {};
-
-TEST_P(IntegerNoise, HasTheExactMasses) {
-  const double sigma = GetParam();
-  constexpr std::int64_t samples = 10'000'000;
-  std::vector<std::int64_t> noise(samples);
-  Csprng rng;
-  integer_noise(noise, sigma, rng);
-  const auto reach = static_cast<std::int64_t>(8 * sigma) + 4;
-  const long double width = dither_width(sigma), s = sigma;
-  std::vector<std::int64_t> counts(static_cast<std::size_t>(2 * reach + 1));
-  std::vector<long double> masses;
-  for (std::int64_t n : noise) {
-    if (std::abs(n) <= reach) ++counts[static_cast<std::size_t>(n + reach)];
-  }
-  for (std::int64_t n = -reach; n <= reach; ++n) {
-    const auto x = static_cast<long double>(n);
-    masses.push_back(normal_mass((x - width / 2) / s, (x + width / 2) / s) / width);
-  }
-  EXPECT_GT(chi_square_p(counts, masses, samples), kFalseAlarm);
-}
-
-INSTANTIATE_TEST_SUITE_P(Sigma, IntegerNoise, ::testing::Values(0.2, 0.7, 3.0, 100.0, 1000.0));
-
-// Where single masses cannot be counted: distribution function, moments and the uniformity of the lowest
-// bits. False alarm 1e-6 for each of five statistics and each sigma.
-class LargeNoise : public ::testing::TestWithParam<double> {};
-
-TEST_P(LargeNoise, IsGaussianAboveAndUniformBelow) {
-  const double sigma = GetParam();
-  constexpr std::size_t samples = 2'000'000;
-  std::vector<std::int64_t> noise(samples);
-  Csprng rng;
-  integer_noise(noise, sigma, rng);
-
-  std::vector<std::int64_t> low(1024);
-  for (std::int64_t n : noise) ++low[static_cast<std::size_t>(n & 1023)];
-  EXPECT_GT(chi_square_p(low, std::vector<long double>(1024, 0x1p-10L), samples), kFalseAlarm);
-
-  std::vector<double> z(samples);
-  std::transform(noise.begin(), noise.end(), z.begin(),
-                 [&](auto n) { return static_cast<double>(n) / sigma; });
-  const double root = std::sqrt(static_cast<double>(samples));
-  long double mean = 0, square = 0;
-  for (double x : z) mean += x, square += x * x;
-  EXPECT_LT(std::abs(mean / samples) * root, testing::kNormalLimit);
-  EXPECT_LT(std::abs(square / samples - 1) * root / std::sqrt(2.0), testing::kNormalLimit);
-
-  // Neighbours, and the two halves of every Box-Muller pair (512 apart within a block of 1024): values and
-  // squares.
-  for (std::size_t lag : {std::size_t{1}, std::size_t{512}}) {
-    const std::size_t count = samples - lag;
-    EXPECT_LT(std::abs(testing::correlation_z(
-                  count, [&](auto i) { return z[i]; }, [&](auto i) { return z[i + lag]; })),
-              testing::kNormalLimit);
-    EXPECT_LT(
-        std::abs(testing::correlation_z(
-            count, [&](auto i) { return z[i] * z[i]; }, [&](auto i) { return z[i + lag] * z[i + lag]; })),
-        testing::kNormalLimit);
-  }
-  std::sort(z.begin(), z.end());
-  EXPECT_LT(testing::kolmogorov(z, [](double x) { return static_cast<double>(normal_cdf(x)); }),
-            testing::kKolmogorovLimit);
-}
-
-INSTANTIATE_TEST_SUITE_P(Sigma, LargeNoise, ::testing::Values(0x1.7p14, 0x1.3p27, 0x1p33, 0x1p46));
-
-// 5 * 10^7 values against exact tail masses, out to six standard deviations (0.1 expected there). Beyond, the
-// radius is checked word by word above. False alarm 1e-6 for each of eight counts.
-TEST(IntegerNoise, TailsAreRight) {
-  constexpr std::size_t chunk = 1'000'000, chunks = 50;
-  constexpr double sigma = 0x1p26;
-  const std::array<double, 4> edges{3, 4, 5, 6};
-  std::array<std::array<std::int64_t, 4>, 2> seen{};
-  std::vector<std::int64_t> noise(chunk);
-  Csprng rng;
-  for (std::size_t c = 0; c < chunks; ++c) {
-    integer_noise(noise, sigma, rng);
-    for (std::int64_t n : noise) {
-      for (std::size_t e = 0; e < edges.size(); ++e) {
-        if (static_cast<double>(std::abs(n)) <= edges[e] * sigma) break;
-        ++seen[n < 0 ? 0 : 1][e];
-      }
-    }
-  }
-  for (const auto& side : seen) {
-    for (std::size_t e = 0; e < edges.size(); ++e) {
-      const double expected = static_cast<double>(normal_cdf(-edges[e])) * chunk * chunks;
-      EXPECT_GT(testing::poisson_p(side[e], expected), kFalseAlarm / 2)
-          << edges[e] << " sigma, seen " << side[e];
-    }
-  }
 }
 
 // add() against exact integer arithmetic: values of every magnitude, noise up to 2^49.

@@ -23,9 +23,9 @@ constexpr float kInf = std::numeric_limits<float>::infinity();
 
 // What a caller does: clip (nothing to clip here), wrap, add noise.
 void add(std::vector<SumPart> parts, double max_grad_norm, double noise_multiplier, double scale,
-         Csprng& rng) {
+         Csprng& rng, NoiseSampler sampler = NoiseSampler::fast) {
   ClippingPass clipping(max_grad_norm);
-  Noise::add(clipping.finish(std::move(parts)), noise_multiplier, scale, rng);
+  Noise::add(clipping.finish(std::move(parts)), noise_multiplier, scale, rng, sampler);
 }
 
 std::vector<float> noisy(std::vector<float> values, double max_grad_norm, double noise_multiplier,
@@ -193,6 +193,37 @@ TEST(Noise, EverySizeIsCovered) {
     // Exactly 5 comes back with probability below 10^-7 a coordinate.
     EXPECT_LE(std::count(memory.begin() + 1, memory.end() - 1, 5.0f), 1) << size;
   }
+}
+
+// The exact sampler through the whole mechanism: deviation, grid, threads, refusals.
+TEST(Noise, ExactSamplerKeepsTheSameContract) {
+  const std::size_t d = 200'000;
+  Csprng rng;
+  std::vector<float> out(d, 3.0f);
+  add({out}, 2.0, 1.5, 1.0, rng, NoiseSampler::exact);
+  const double grid = choose_lattice(1.5, 2.0, d).grid;
+  long double square = 0;
+  for (float v : out) {
+    EXPECT_EQ(std::nearbyint(v / grid), v / grid);
+    square += (v - 3.0L) * (v - 3.0L);
+  }
+  EXPECT_LT(std::abs(static_cast<double>(square) / d / 9.0 - 1), testing::kNormalLimit * std::sqrt(2.0 / d) + 2e-4);
+
+  std::vector<std::vector<float>> by_threads;
+  const auto set_threads = reinterpret_cast<void (*)(int)>(dlsym(RTLD_DEFAULT, "omp_set_num_threads"));
+  for (int threads : {1, 3}) {
+    set_threads(threads);
+    InsecureSeed seed(6);
+    std::vector<float> values = uniform_values(50'001, 7);
+    add({values}, 1.0, 1.0, 1.0, seed.stream(), NoiseSampler::exact);
+    by_threads.push_back(std::move(values));
+  }
+  set_threads(2);
+  EXPECT_TRUE(by_threads[0] == by_threads[1]);
+
+  std::vector<float> wrong{1.0f, kNan};
+  EXPECT_THROW(add({wrong}, 1.0, 1.0, 1.0, rng, NoiseSampler::exact), PrivacyViolation);
+  EXPECT_EQ(wrong, std::vector<float>(2));
 }
 
 TEST(Noise, DimensionZeroIsEmpty) {
