@@ -9,6 +9,7 @@
 #include <cmath>
 #include <exception>
 #include <memory>
+#include <optional>
 
 #include "dpcore/error.h"
 #include "dpcore/noise/exact_gaussian.h"
@@ -191,6 +192,61 @@ void integer_noise(std::span<std::int64_t> out, double sigma_units, Csprng& rng,
 }
 
 }  // namespace internal
+
+namespace {
+
+using IntegerPart = std::span<const std::uint64_t>;
+
+// Noise for one tile of a certified sum.
+void add_exact(IntegerPart sum, const std::optional<ExactGaussian>& gaussian, double step, KeyStream& stream, float* out) {
+  WordStream words(stream);
+  for (std::size_t i = 0; i < sum.size(); ++i) {
+    const std::uint64_t noise = gaussian ? static_cast<std::uint64_t>(gaussian->draw(words)) : 0;
+    out[i] = static_cast<float>(static_cast<double>(static_cast<std::int64_t>(sum[i] + noise)) * step);
+  }
+}
+
+std::optional<ExactGaussian> certified_gaussian(double noise_multiplier, std::int64_t sensitivity) {
+  if (noise_multiplier == 0.0) return std::nullopt;
+  if (!(noise_multiplier >= 0x1p-32 && noise_multiplier <= 0x1p21)) {
+    throw InvalidArgument(message("[noise] Expected noise_multiplier 0 or in [2^-32, 2^21], received ", noise_multiplier,
+                                  ". Calibrate it from the privacy target."));
+  }
+  // One operation, rounded up by more than it can lose.
+  return ExactGaussian(noise_multiplier * static_cast<double>(sensitivity) * (1.0 + 0x1p-51));
+}
+
+}  // namespace
+
+NoisySum Noise::add(CertifiedSum&& sum, double noise_multiplier, double scale, Csprng& rng, std::vector<SumPart> out) {
+  const std::vector<std::vector<std::uint64_t>> parts = std::move(sum.parts_);
+  internal::check_scale(scale);
+  bool fits = parts.size() == out.size();
+  for (std::size_t p = 0; fits && p < parts.size(); ++p) fits = parts[p].size() == out[p].size();
+  if (!fits) throw InvalidArgument("[noise] Expected one output part of equal size for each part of the sum, received others.");
+  const auto gaussian = certified_gaussian(noise_multiplier, sum.grid().sensitivity);
+  internal::check_range(noise_multiplier * static_cast<double>(sum.grid().sensitivity) * sum.grid().grid, scale);
+
+  struct Tile {
+    IntegerPart sum;
+    float* out;
+  };
+  std::vector<Tile> tiles;
+  for (std::size_t p = 0; p < parts.size(); ++p) {
+    for (std::size_t at = 0; at < parts[p].size(); at += internal::kTileCoordinates) {
+      tiles.push_back({IntegerPart(parts[p]).subspan(at, std::min(internal::kTileCoordinates, parts[p].size() - at)), out[p].data() + at});
+    }
+  }
+  const internal::CallKey key(rng);
+  const double step = sum.grid().grid * scale;
+  internal::in_parallel(tiles.size(), [&] {
+    return [&, stream = std::make_unique<KeyStream>(key.bytes(), internal::counter_of(0))](std::size_t t) {
+      stream->seek(internal::counter_of(t));
+      add_exact(tiles[t].sum, gaussian, step, *stream, tiles[t].out);
+    };
+  });
+  return NoisySum(std::move(out));
+}
 
 NoisySum Noise::add(ClippedSum&& sum, double noise_multiplier, double scale, Csprng& rng, NoiseSampler sampler) {
   const double l2_sensitivity = sum.l2_sensitivity();

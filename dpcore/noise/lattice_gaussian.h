@@ -3,7 +3,9 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
+#include "dpcore/clipping/certified_pass.h"
 #include "dpcore/clipping/clipped_sum.h"
 #include "dpcore/noise/lattice.h"
 #include "dpcore/random/csprng.h"
@@ -42,6 +44,13 @@ class Noise {
   /// is left behind.
   static NoisySum add(ClippedSum&& sum, double noise_multiplier, double scale, Csprng& rng,
                       NoiseSampler sampler = NoiseSampler::fast);
+
+  /// The same for a sum in grid steps, without any rounding before the noise: out = float32(((sum + N) mod 2^64) * grid *
+  /// scale), N exact rounded Gaussians of deviation noise_multiplier * sum.grid().sensitivity, rounded up. The NoisySum views
+  /// `out`: one part for each part of the sum, of its size. Guarantee: exactly a Gaussian event with noise_multiplier, with a
+  /// certified sensitivity (docs/proofs/certified_sensitivity.md). noise_multiplier 0: nothing is added.
+  /// Errors: InvalidArgument for parts that do not fit, noise_multiplier outside 0 or [2^-32, 2^21], scale as above.
+  static NoisySum add(CertifiedSum&& sum, double noise_multiplier, double scale, Csprng& rng, std::vector<SumPart> out);
 };
 
 namespace internal {
