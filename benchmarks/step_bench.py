@@ -42,12 +42,17 @@ def plain(work: Workload) -> Step:
     return step
 
 
-def hushgrad(work: Workload) -> Step:
+def hushgrad(work: Workload, per_layer: bool = False) -> Step:
     from hushgrad._torch import UnnoisedCaptureForTesting
 
     model, (x, y) = work.build(), work.data()
     named = dict(model.named_parameters())
-    capture = UnnoisedCaptureForTesting(list(named.values()), list(named), max_grad_norm=1.0, mean=True, batch_first=True)
+    owners = [name.rpartition(".")[0] for name in named]
+    layers = list(dict.fromkeys(owners))
+    groups = {"group_norms": [1.0] * len(layers), "group_of": [layers.index(owner) for owner in owners]} if per_layer else {}
+    capture = UnnoisedCaptureForTesting(
+        list(named.values()), list(named), max_grad_norm=1.0, mean=True, batch_first=True, forward_is_checked=True, **groups
+    )
 
     def step() -> None:
         capture.begin_batch(work.batch)
@@ -96,6 +101,7 @@ def opacus(work: Workload, mode: str) -> Step:
 CONTENDERS: dict[str, Callable[[Workload], Step]] = {
     "plain": plain,
     "hushgrad": hushgrad,
+    "hushgrad_per_layer": lambda work: hushgrad(work, per_layer=True),
     "opacus_hooks": lambda work: opacus(work, "hooks"),
     "opacus_ghost": lambda work: opacus(work, "ghost"),
 }
@@ -186,10 +192,10 @@ def main() -> None:
         }
         for name, row in results[work.name].items():
             if row is None:
-                print(f"{work.name:10s} {name:13s} cannot run")
+                print(f"{work.name:10s} {name:18s} cannot run")
                 continue
             peak = "" if row["peak_ratio"] is None else f"  peak {row['peak_mib']:.0f} MiB  x{row['peak_ratio']:.2f}"
-            print(f"{work.name:10s} {name:13s} {row['median_ms']:8.1f} ms  x{row['time_ratio']:.2f} (min x{row['min_ms'] / base_time['min_ms']:.2f}){peak}", flush=True)
+            print(f"{work.name:10s} {name:18s} {row['median_ms']:8.1f} ms  x{row['time_ratio']:.2f} (min x{row['min_ms'] / base_time['min_ms']:.2f}){peak}", flush=True)
     if arguments.output:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         arguments.output.write_text(json.dumps({"machine": machine(), "repeats": arguments.repeats, "results": results}, indent=1) + "\n")

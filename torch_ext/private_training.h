@@ -12,6 +12,7 @@
 #include "accounting/accountants/interval.h"
 #include "accounting/event.h"
 #include "accounting/ledger/ledger.h"
+#include "dpcore/clipping/adaptive_clipping.h"
 #include "dpcore/random/csprng.h"
 #include "dpcore/sampling/poisson.h"
 #include "torch_ext/capture/capture.h"
@@ -22,6 +23,14 @@ namespace hushgrad {
 enum class Sampling {
   poisson,  // every record independently with sampling_rate: amplified, charged as PoissonSampledDpEvent
   any,      // the caller's own batches: charged without amplification, and for a record replaced by another
+};
+
+/// How a sample's gradient is bounded.
+enum class Clipping {
+  flat,       // one norm over all parameters, min(1, C / n)
+  per_layer,  // one norm and one bound a group; finished inside the backward pass
+  automatic,  // one norm, C / (n + 0.01): no bound to tune (Bu et al. 2022)
+  adaptive,   // one norm; C follows a quantile of the norms (Andrew et al. 2021)
 };
 
 /// Everything public about a run, fixed before the first step and recorded in the ledger.
@@ -38,12 +47,18 @@ struct TrainingPlan {
   std::optional<double> target_delta;
   std::optional<double> target_epsilon;
   std::string dataset = "default", purpose, actor;
+  Clipping clipping = Clipping::flat;
+  std::vector<double> layer_norms{};     // of per_layer: a bound for each group; max_grad_norm is the root of their squares
+  std::vector<std::size_t> layer_of{};   // of per_layer: each parameter's group
+  AdaptiveClippingOptions adaptive{};    // of adaptive
+  bool unchecked_loss = false;           // see CaptureOptions
 
   /// @throws InvalidArgument naming the first field outside its domain.
   void check() const;
   /// What one step is charged as.
   Event step_event() const;
   std::string to_json() const;
+  CaptureOptions capture_options() const;
 };
 
 /// Parameters in, noisy gradients out.
@@ -65,6 +80,8 @@ class PrivateTraining {
 
   void begin_batch(std::int64_t size) { capture_.begin_batch(size); }
   bool watch(const std::vector<at::Tensor>& outputs) { return capture_.watch(outputs); }
+  /// See GraphCapture::check_loss().
+  void check_loss(const std::vector<at::Tensor>& losses, const std::vector<at::Tensor>& gradients) { capture_.check_loss(losses, gradients); }
   bool has_gradients() const { return capture_.has_gradients(); }
   /// Clips the current physical batch and adds it to the logical batch.
   void accumulate() { capture_.accumulate(); }
@@ -73,6 +90,13 @@ class PrivateTraining {
   /// Ends the logical batch: charge, noise, gradients. Call after accumulate().
   /// @throws BudgetExceeded (nothing released), LedgerError, InvalidState.
   void step();
+
+  /// Changes what the following steps do and are charged. Only public knowledge may decide it: a schedule, never the data.
+  /// max_grad_norm: not under per_layer or adaptive clipping. @throws InvalidArgument, InvalidState.
+  void set_noise_multiplier(double noise_multiplier);
+  void set_max_grad_norm(double max_grad_norm);
+  /// Of the next step. Under adaptive clipping it moves; what moves it is released with noise.
+  double max_grad_norm() const;
 
   /// Epsilon of this run at delta: (lower, upper).
   Interval epsilon(double delta) const { return ledger_->run_spent(run_id_, delta); }
@@ -93,6 +117,7 @@ class PrivateTraining {
   std::shared_ptr<Ledger> ledger_;
   std::string run_id_;
   std::optional<PoissonSampler> sampler_;
+  std::optional<AdaptiveClipping> adaptive_;
   Csprng rng_;
   std::int64_t steps_ = 0;
 };

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import getpass
+import math
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +17,7 @@ from torch.optim import LBFGS, Optimizer
 from torch.utils.data import DataLoader
 
 from hushgrad import _torch, accounting, checkpoint
+from hushgrad.backward import watch_losses
 from hushgrad.errors import InvalidArgument, InvalidState, LedgerError, PrivacyViolation, Unsupported
 from hushgrad.independence import check_forward, check_inputs, check_modules
 from hushgrad.keys import Keyring
@@ -61,6 +64,7 @@ class PrivateSession:
             module.register_forward_hook(self._after_forward, with_kwargs=True),
             optimizer.register_step_pre_hook(self._before_step),
         ]
+        watch_losses(self)
         zero_grad = optimizer.zero_grad
         owner = weakref.ref(self)
 
@@ -102,6 +106,11 @@ class PrivateSession:
             finally:
                 module._forward_hooks.update(hooks)
 
+    def before_backward(self, losses: list[torch.Tensor], gradients: list[torch.Tensor]) -> None:
+        """Refuses a loss that couples the samples of the batch."""
+        if self._batch is not None and losses:
+            self.training.check_loss(losses, gradients)
+
     def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         # PyTorch passes the optimizer itself as the first argument.
         closure: Callable[[], Any] | None = kwargs.get("closure", args[1] if len(args) > 1 else None)
@@ -142,6 +151,7 @@ class PrivateSession:
 
     def close(self) -> None:
         """Takes the hooks away. The module trains as before, without privacy and without a charge."""
+        self._batch = None
         for hook in self._hooks:
             hook.remove()
         optimizer = self._optimizer()
@@ -218,12 +228,18 @@ class PrivacyEngine:
         optimizer: _Optimizer,
         data_loader: _Loader,
         noise_multiplier: float,
-        max_grad_norm: float,
+        max_grad_norm: float | Sequence[float],
         poisson_sampling: bool = True,
         clipping: str = "flat",
         loss_reduction: str = "mean",
         batch_first: bool = True,
         noise_generator: object = None,
+        target_unclipped_quantile: float = 0.5,
+        clipbound_learning_rate: float = 0.2,
+        min_clipbound: float | None = None,
+        max_clipbound: float | None = None,
+        unclipped_num_std: float | None = None,
+        unchecked_loss: bool = False,
     ) -> tuple[_Module, _Optimizer, _Loader]:
         """Makes the three objects private and returns the same three objects.
 
@@ -233,21 +249,35 @@ class PrivacyEngine:
         Args:
             noise_multiplier: noise standard deviation / max_grad_norm. 0 is accepted, charged as non-private (epsilon
                 infinite) and shown as such.
-            max_grad_norm: l2 norm to which a sample's gradient over all parameters is clipped, > 0.
+            max_grad_norm: l2 norm to which a sample's gradient over all parameters is clipped, > 0. With "per_layer" it is shared
+                evenly among the layers (modules that own parameters), or a sequence with a bound for each parameter in
+                the optimizer's order, whose root of squares is the sensitivity. With "adaptive" it is where the bound starts.
             poisson_sampling: False leaves the loader's batches as they are and charges every step without
                 amplification, which costs far more.
-            clipping: "flat".
+            clipping: "flat": min(1, C / norm) of the whole gradient. "per_layer": each layer for itself, inside the backward
+                pass, with the memory of ordinary training. "automatic": C / (norm + 0.01), no bound to tune (Bu et al.
+                2022). "adaptive": C follows a quantile of the norms (Andrew et al. 2021); the count it needs is released
+                with noise of its own, and both together cost noise_multiplier.
             loss_reduction: how the criterion reduces over the batch, "mean" or "sum". It must match: it is not visible.
             batch_first: False if the batch is dimension 1 of inputs and outputs.
             noise_generator: must be None; noise comes from the system's secure generator and has no seed.
+            target_unclipped_quantile, clipbound_learning_rate, min_clipbound, max_clipbound: of "adaptive"; the limits default
+                to 1e-4 and 1e4 times max_grad_norm.
+            unclipped_num_std: of "adaptive": noise on the count of unclipped samples, > noise_multiplier / 2; default
+                batch_size / 20, or noise_multiplier if that is larger.
+            unchecked_loss: True accepts a loss whose operators have no second derivative, so that it cannot be checked to
+                treat samples independently. A loss that is seen to couple samples is refused all the same.
 
         Raises:
             InvalidArgument: a value outside its domain, a parameter of the optimizer that is not the module's.
             Unsupported: a module, optimizer or loader that cannot be trained privately; says what to use instead.
         """
         return self._make_private(
-            module, optimizer, data_loader, noise_multiplier, max_grad_norm, poisson_sampling, clipping, loss_reduction,
-            batch_first, noise_generator, None, None,
+            module, optimizer, data_loader, noise_multiplier,
+            _ClippingChoice(
+                clipping, max_grad_norm, target_unclipped_quantile, clipbound_learning_rate, min_clipbound, max_clipbound, unclipped_num_std
+            ),
+            poisson_sampling, loss_reduction, batch_first, noise_generator, unchecked_loss, None, None,
         )  # fmt: skip
 
     def make_private_with_epsilon(
@@ -259,12 +289,18 @@ class PrivacyEngine:
         target_epsilon: float,
         target_delta: float,
         epochs: int,
-        max_grad_norm: float,
+        max_grad_norm: float | Sequence[float],
         poisson_sampling: bool = True,
         clipping: str = "flat",
         loss_reduction: str = "mean",
         batch_first: bool = True,
         noise_generator: object = None,
+        target_unclipped_quantile: float = 0.5,
+        clipbound_learning_rate: float = 0.2,
+        min_clipbound: float | None = None,
+        max_clipbound: float | None = None,
+        unclipped_num_std: float | None = None,
+        unchecked_loss: bool = False,
     ) -> tuple[_Module, _Optimizer, _Loader]:
         """As ``make_private`` with the smallest noise for which ``epochs`` epochs cost at most ``target_epsilon``.
 
@@ -288,8 +324,11 @@ class PrivacyEngine:
         if not poisson_sampling:
             noise_multiplier *= 2  # the event of a step on the caller's own batches is a Gaussian of half the multiplier
         return self._make_private(
-            module, optimizer, data_loader, noise_multiplier, max_grad_norm, poisson_sampling, clipping, loss_reduction,
-            batch_first, noise_generator, target_epsilon, target_delta,
+            module, optimizer, data_loader, noise_multiplier,
+            _ClippingChoice(
+                clipping, max_grad_norm, target_unclipped_quantile, clipbound_learning_rate, min_clipbound, max_clipbound, unclipped_num_std
+            ),
+            poisson_sampling, loss_reduction, batch_first, noise_generator, unchecked_loss, target_epsilon, target_delta,
         )  # fmt: skip
 
     def _make_private(
@@ -298,17 +337,15 @@ class PrivacyEngine:
         optimizer: _Optimizer,
         data_loader: _Loader,
         noise_multiplier: float,
-        max_grad_norm: float,
+        clipping: _ClippingChoice,
         poisson_sampling: bool,
-        clipping: str,
         loss_reduction: str,
         batch_first: bool,
         noise_generator: object,
+        unchecked_loss: bool,
         target_epsilon: float | None,
         target_delta: float | None,
     ) -> tuple[_Module, _Optimizer, _Loader]:
-        if clipping != "flat":
-            raise InvalidArgument(f'[make_private] Expected clipping="flat", received {clipping!r}.')
         if loss_reduction not in ("mean", "sum"):
             raise InvalidArgument(f'[make_private] Expected loss_reduction "mean" or "sum", received {loss_reduction!r}.')
         if noise_generator is not None:
@@ -321,7 +358,6 @@ class PrivacyEngine:
         size, batch_size = describe_loader(data_loader)
         plan = _torch.TrainingPlan(
             noise_multiplier=float(noise_multiplier),
-            max_grad_norm=float(max_grad_norm),
             expected_batch_size=float(batch_size),
             poisson=poisson_sampling,
             dataset_size=size,
@@ -334,6 +370,8 @@ class PrivacyEngine:
             dataset=self.dataset,
             purpose=self.purpose,
             actor=self.actor,
+            unchecked_loss=unchecked_loss,
+            **clipping.plan(list(private), float(noise_multiplier), float(batch_size)),
         )
         names, parameters = list(private), list(private.values())
         training = _torch.PrivateTraining(plan, parameters, names, list(ignored.values()), self._ledger)
@@ -347,6 +385,24 @@ class PrivacyEngine:
         self._sessions.append(session)
         _sessions[optimizer] = session
         return module, optimizer, data_loader
+
+    @property
+    def noise_multiplier(self) -> float:
+        """Of the latest run's next step. May be set between steps, by a schedule that does not look at the data."""
+        return self._latest().training.noise_multiplier
+
+    @noise_multiplier.setter
+    def noise_multiplier(self, value: float) -> None:
+        self._latest().training.set_noise_multiplier(float(value))
+
+    @property
+    def max_grad_norm(self) -> float:
+        """Clipping bound of the latest run's next step. May be set between steps under "flat" and "automatic" clipping."""
+        return self._latest().training.max_grad_norm
+
+    @max_grad_norm.setter
+    def max_grad_norm(self, value: float) -> None:
+        self._latest().training.set_max_grad_norm(float(value))
 
     def get_epsilon(self, delta: float) -> float:
         """Upper end of epsilon at ``delta`` of everything this engine has released: never below the truth.
@@ -444,6 +500,61 @@ class PrivacyEngine:
     def _spent_json(self, delta: float) -> dict[str, object]:
         upper = self.get_epsilon(delta)
         return {"delta": delta, "epsilon": upper if upper != float("inf") else "infinity", "durable": self.durable}
+
+
+@dataclass(frozen=True)
+class _ClippingChoice:
+    """The clipping arguments of ``make_private``."""
+
+    clipping: str
+    max_grad_norm: float | Sequence[float]
+    target_unclipped_quantile: float
+    clipbound_learning_rate: float
+    min_clipbound: float | None
+    max_clipbound: float | None
+    unclipped_num_std: float | None
+
+    def plan(self, names: list[str], noise_multiplier: float, batch_size: float) -> dict[str, Any]:
+        """The fields of a TrainingPlan. names: of the private parameters, in order."""
+        norms, groups = self._layers(names) if self.clipping == "per_layer" else ([], [])
+        bound = math.hypot(*norms) if norms else self._bound()
+        return {
+            "clipping": self.clipping,
+            "max_grad_norm": bound,
+            "layer_norms": norms,
+            "layer_of": groups,
+            "adaptive": self._adaptive(bound, noise_multiplier, batch_size) if self.clipping == "adaptive" else None,
+        }
+
+    def _bound(self) -> float:
+        if isinstance(self.max_grad_norm, (str, bytes, bool)) or not isinstance(self.max_grad_norm, (int, float)):
+            raise InvalidArgument(
+                f"[make_private] Expected max_grad_norm to be a number, received {type(self.max_grad_norm).__name__}. A sequence of bounds "
+                'is for clipping="per_layer".'
+            )
+        return float(self.max_grad_norm)
+
+    def _layers(self, names: list[str]) -> tuple[list[float], list[int]]:
+        if isinstance(self.max_grad_norm, Sequence):
+            if len(self.max_grad_norm) != len(names):
+                raise InvalidArgument(
+                    f"[make_private] Expected a max_grad_norm for each of {len(names)} trainable parameters of the optimizer, received "
+                    f"{len(self.max_grad_norm)}."
+                )
+            return [float(norm) for norm in self.max_grad_norm], list(range(len(names)))
+        owners = [name.rpartition(".")[0] for name in names]
+        layers = list(dict.fromkeys(owners))
+        return [self._bound() / math.sqrt(len(layers))] * len(layers), [layers.index(owner) for owner in owners]
+
+    def _adaptive(self, bound: float, noise_multiplier: float, batch_size: float) -> _torch.AdaptiveClippingOptions:
+        std = self.unclipped_num_std
+        return _torch.AdaptiveClippingOptions(
+            target_unclipped_quantile=self.target_unclipped_quantile,
+            clipbound_learning_rate=self.clipbound_learning_rate,
+            min_clipbound=1e-4 * bound if self.min_clipbound is None else self.min_clipbound,
+            max_clipbound=1e4 * bound if self.max_clipbound is None else self.max_clipbound,
+            unclipped_num_std=max(batch_size / 20, noise_multiplier) if std is None else std,
+        )
 
 
 def _split_parameters(

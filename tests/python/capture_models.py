@@ -12,11 +12,15 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Case:
-    """build() -> module without randomness; inputs(B) -> its arguments. The batch is their dimension 0, or 1."""
+    """build() -> module without randomness; inputs(B) -> its arguments. The batch is their dimension 0, or 1.
+
+    forward_is_checked: it joins parameters with tensors that are not on record, which only the forward check can judge.
+    """
 
     build: Callable[[], nn.Module]
     inputs: Callable[[int], tuple[torch.Tensor, ...]]
     batch_first: bool = True
+    forward_is_checked: bool = False
 
 
 CASES: dict[str, Case] = {}

@@ -8,6 +8,7 @@
 #include <mutex>
 
 #include "dpcore/error.h"
+#include "torch_ext/capture/loss_check.h"
 #include "torch_ext/capture/prober.h"
 #include "torch_ext/capture/promotion.h"
 #include "torch_ext/rules/rule.h"
@@ -49,6 +50,11 @@ bool same_path(const Use& x, const Use& y) {
   return preserves_every_value(x) && preserves_every_value(y);
 }
 
+ClippingPass new_pass(const CaptureOptions& options) {
+  if (options.group_norms.empty()) return ClippingPass(options.max_grad_norm, options.clipping_function);
+  return ClippingPass(options.group_norms, options.clipping_function);
+}
+
 std::string mixing_message(const std::string& mixer, const std::string& where) {
   return message("[watch] Expected each sample's output to depend on that sample only, received a graph in which ", mixer,
                  " mixes the samples of the batch before ", where,
@@ -61,18 +67,24 @@ std::string mixing_message(const std::string& mixer, const std::string& where) {
 class GraphCapture::Impl : public std::enable_shared_from_this<GraphCapture::Impl> {
  public:
   Impl(std::vector<at::Tensor> parameters, std::vector<std::string> names, std::vector<at::Tensor> ignored, CaptureOptions options)
-      : parameters_(std::move(parameters), std::move(names), std::move(ignored)), options_(options), pass_(options.max_grad_norm) {}
+      : parameters_(std::move(parameters), std::move(names), std::move(ignored)), options_(std::move(options)), pass_(new_pass(options_)) {
+    make_groups();
+    loss_check_.set_unchecked(options_.unchecked_loss);
+  }
 
   void guard_parameters();
   void release_parameters();
   void begin_batch(std::int64_t size);
   bool watch(const std::vector<at::Tensor>& outputs);
-  bool has_gradients() const { return !gradients_.empty() || !composites_.empty() || completed_; }
+  void check_loss(const std::vector<at::Tensor>& losses, const std::vector<at::Tensor>& gradients);
+  bool has_gradients() const { return !gradients_.empty() || !composites_.empty() || !early_.empty() || completed_; }
   void accumulate();
   void discard(bool all);
   ClippedSum finish();
+  ClippedSum finish_count(float& storage);
   std::vector<at::Tensor> take_sums() { return std::move(sums_); }
   const CaptureOptions& options() const { return options_; }
+  void set_max_grad_norm(double max_grad_norm);
 
   void on_backward(const Site& site, const std::vector<RowMap>& maps, std::uint64_t batch_number, const variable_list& backprops);
 
@@ -87,20 +99,28 @@ class GraphCapture::Impl : public std::enable_shared_from_this<GraphCapture::Imp
   void check_earlier_sites(const Walk& walk, const std::vector<ProbedOutput>& outputs);
   void attach(const Site& site, std::vector<RowMap> maps);
   void cut(const Site& site);
+  void make_groups();
+  void expect_uses(const Site& site);
   void settle_composites();
+  void finish_group_if_complete(std::size_t group);
+  void finish_group(std::size_t group, std::vector<ParameterGradient>& gradients, std::vector<at::Tensor>& sums);
   std::unique_ptr<Contribution> combined(std::vector<ParameterGradient>& uses);
   at::Tensor per_sample_of(ParameterGradient& gradient);
 
   ParameterIndex parameters_;
   CaptureOptions options_;
   ClippingPass pass_;
+  std::vector<std::vector<std::size_t>> groups_;  // [group] -> its parameters
+  std::vector<std::size_t> group_of_;             // [parameter]
   std::unordered_map<std::uint64_t, Structure> structures_;
+  LossCheck loss_check_;
 
   std::unordered_set<const torch::autograd::FunctionPreHook*> guards_;  // on the parameters' accumulators
   std::int64_t batch_ = -1;                   // -1: no batch has begun
   std::uint64_t batch_number_ = 0;            // of physical batches so far
   bool watched_ = false;
   std::unordered_map<const Node*, std::vector<RowMap>> attached_;  // sites of this batch
+  std::vector<WatchedOutput> outputs_;        // of this batch
   std::mutex mutex_;                          // device threads of the engine
   int task_ = -1;                             // graph task whose gradients are arriving
   bool completed_ = false;                    // a backward pass of this batch ran to its end
@@ -108,6 +128,16 @@ class GraphCapture::Impl : public std::enable_shared_from_this<GraphCapture::Imp
   std::vector<CompositeGradient> composites_, arriving_composites_;
   std::vector<at::Tensor> sums_;              // of the logical batch
   std::int64_t accumulated_ = 0;
+
+  // Several groups only: what of a group is still to come in this physical batch.
+  struct Pending {
+    std::int64_t expected = 0, arrived = 0;
+    bool late = false;      // reached through a subgraph of parameters: finished in accumulate()
+    bool finished = false;
+  };
+  std::vector<Pending> pending_;   // [group]
+  std::vector<at::Tensor> early_;  // [parameter] sums of groups that are finished
+  std::optional<ClippingPass> counted_;  // the logical batch's pass after finish()
 };
 
 namespace {
@@ -200,7 +230,9 @@ bool GraphCapture::Impl::watch(const std::vector<at::Tensor>& outputs) {
   Structure& structure = structures_[plain.signature];
   Prepared prepared;
   const bool known = structure.proven && resolve_known(structure.promotions.empty() ? plain : walk_graph(roots, parameters_, structure.promotions), structure, prepared);
-  if (!known) prepared = prove(roots, batched_outputs(differentiable, batch_, options_.batch_first), structure);
+  const std::vector<ProbedOutput> batched = batched_outputs(differentiable, batch_, options_.batch_first);
+  if (!known) prepared = prove(roots, batched, structure);
+  for (const ProbedOutput& output : batched) outputs_.push_back({torch::autograd::impl::gradient_edge(output.tensor), output.map});
   for (std::size_t i = 0; i < prepared.walk.sites.size(); ++i) attach(prepared.walk.sites[i], std::move(prepared.maps[i]));
   return !known;
 }
@@ -331,6 +363,7 @@ void GraphCapture::Impl::attach(const Site& site, std::vector<RowMap> maps) {
     if (!parameters_.ignored(use.parameter)) private_site.uses.push_back(use);
   }
   if (private_site.uses.empty()) return;
+  expect_uses(private_site);
   site.node->add_pre_hook(std::make_unique<SiteHook>(weak_from_this(), std::move(private_site), std::move(maps), batch_number_));
 }
 
@@ -369,14 +402,73 @@ void GraphCapture::Impl::on_backward(const Site& site, const std::vector<RowMap>
   }
   Contributions contributions = apply_rules({site, backprops, maps, batch_, parameters_});
   for (std::size_t i = 0; i < site.uses.size(); ++i) {
-    if (!contributions[i]) continue;
     const Use& use = site.uses[i];
-    if (use.parameter >= 0) {
+    if (contributions[i] && use.parameter >= 0) {
       arriving_.push_back({use, std::move(contributions[i])});
-    } else {
+    } else if (contributions[i]) {
       arriving_composites_.push_back({use.boundary, std::move(contributions[i])});
     }
+    if (groups_.size() == 1 || use.parameter < 0) continue;
+    Pending& pending = pending_[group_of_[static_cast<std::size_t>(use.parameter)]];
+    ++pending.arrived;
+    if (!pending.finished) continue;
+    throw Unsupported(message("[backward] Expected one backward pass a batch under per-layer clipping, received another one through '",
+                              parameters_.name(static_cast<std::size_t>(use.parameter)), "', whose sum is finished. Add the losses up "
+                              "and call backward() once, or use clipping=\"flat\"."));
   }
+  for (const Use& use : site.uses) {
+    if (groups_.size() > 1 && use.parameter >= 0) finish_group_if_complete(group_of_[static_cast<std::size_t>(use.parameter)]);
+  }
+}
+
+void GraphCapture::Impl::make_groups() {
+  const std::size_t count = std::max<std::size_t>(1, options_.group_norms.size());
+  group_of_ = options_.group_of.empty() ? std::vector<std::size_t>(parameters_.size(), 0) : options_.group_of;
+  if (group_of_.size() != parameters_.size()) {
+    throw InvalidArgument(message("[clipping] Expected a group for each of ", parameters_.size(), " parameters, received ", group_of_.size(), "."));
+  }
+  groups_.resize(count);
+  for (std::size_t p = 0; p < group_of_.size(); ++p) {
+    if (group_of_[p] >= count) throw InvalidArgument(message("[clipping] Expected groups below ", count, ", received ", group_of_[p], "."));
+    groups_[group_of_[p]].push_back(p);
+  }
+  pending_.resize(count);
+}
+
+void GraphCapture::Impl::expect_uses(const Site& site) {
+  if (groups_.size() == 1) return;
+  for (const Use& use : site.uses) {
+    if (use.parameter >= 0) {
+      ++pending_[group_of_[static_cast<std::size_t>(use.parameter)]].expected;
+      continue;
+    }
+    for (const NodePtr& node : walk_graph({use.boundary}, parameters_, {}).nodes) {
+      const auto p = parameters_.find(node.get());
+      if (p >= 0 && !parameters_.ignored(p)) pending_[group_of_[static_cast<std::size_t>(p)]].late = true;
+    }
+  }
+}
+
+void GraphCapture::Impl::finish_group_if_complete(std::size_t group) {
+  Pending& pending = pending_[group];
+  if (pending.finished || pending.late || pending.arrived < pending.expected) return;
+  const auto of_group = [&](const ParameterGradient& g) { return group_of_[static_cast<std::size_t>(g.use.parameter)] == group; };
+  // What an earlier backward pass of this batch left of the group belongs to the same gradients.
+  std::vector<ParameterGradient> gradients;
+  for (auto* waiting : {&gradients_, &arriving_}) {
+    for (ParameterGradient& gradient : *waiting) {
+      if (of_group(gradient)) gradients.push_back(std::move(gradient));
+    }
+    std::erase_if(*waiting, [](const ParameterGradient& g) { return g.contribution == nullptr; });
+  }
+  if (early_.empty()) early_.resize(parameters_.size());
+  finish_group(group, gradients, early_);
+  pending.finished = true;
+}
+
+void GraphCapture::Impl::check_loss(const std::vector<at::Tensor>& losses, const std::vector<at::Tensor>& gradients) {
+  if (batch_ < 1 || outputs_.empty()) return;
+  loss_check_.check(losses, gradients, outputs_, batch_, [this](const Node* node) { return attached_.contains(node); });
 }
 
 void GraphCapture::Impl::settle_composites() {
@@ -445,6 +537,40 @@ std::unique_ptr<Contribution> GraphCapture::Impl::combined(std::vector<Parameter
   return std::make_unique<Instantiated>(total);
 }
 
+/// Norms over the group, factors, and one weighted sum a parameter, added to `sums`.
+void GraphCapture::Impl::finish_group(std::size_t group, std::vector<ParameterGradient>& gradients, std::vector<at::Tensor>& sums) {
+  std::vector<std::vector<ParameterGradient>> by_parameter(parameters_.size());
+  for (ParameterGradient& gradient : gradients) by_parameter[static_cast<std::size_t>(gradient.use.parameter)].push_back(std::move(gradient));
+  gradients.clear();
+
+  at::Tensor squared_norms = at::zeros({batch_}, at::kDouble);
+  for (std::size_t p : groups_[group]) {
+    auto& uses = by_parameter[p];
+    if (uses.empty()) continue;
+    if (uses.size() > 1) uses[0].contribution = combined(uses);
+    squared_norms += uses[0].contribution->squared_norms().to(at::kCPU);
+  }
+  // The criterion divided by the batch; a sample's own gradient is that much larger.
+  const double scale = options_.loss_reduction == LossReduction::mean ? static_cast<double>(batch_) : 1.0;
+  squared_norms *= scale * scale;
+  const auto clip = pass_.factors({squared_norms.const_data_ptr<double>(), static_cast<std::size_t>(batch_)}, group);
+  at::Tensor factors = at::empty({batch_}, at::kFloat);
+  for (std::int64_t b = 0; b < batch_; ++b) factors.data_ptr<float>()[b] = static_cast<float>(clip.factors[b] * scale);
+
+  for (std::size_t p : groups_[group]) {
+    if (by_parameter[p].empty()) continue;
+    const at::Tensor& parameter = parameters_.parameter(p);
+    ParameterGradient& gradient = by_parameter[p][0];
+    SampleFactors on_device{factors.to(parameter.device()), {}};
+    if (!clip.omitted.empty()) on_device.omitted = at::tensor(clip.omitted, at::kLong).to(parameter.device());
+    at::Tensor sum = follow_path(gradient.use, gradient.contribution->weighted_sum(on_device));
+    gradient.contribution.reset();
+    sum = sum.reshape(parameter.sizes()).to(at::kFloat).contiguous();
+    sums[p] = sums[p].defined() ? sums[p].add_(sum) : sum;
+  }
+  if (groups_.size() == 1) pass_.count(clip);
+}
+
 void GraphCapture::Impl::accumulate() {
   if (batch_ < 0) throw InvalidState("[step] Expected a batch, received none. Run forward and backward before step().");
   if (batch_ > 0 && !completed_) {
@@ -453,38 +579,16 @@ void GraphCapture::Impl::accumulate() {
   }
   at::NoGradGuard no_grad;
   settle_composites();
-  std::vector<std::vector<ParameterGradient>> by_parameter(parameters_.size());
-  for (ParameterGradient& gradient : gradients_) by_parameter[gradient.use.parameter].push_back(std::move(gradient));
+  std::vector<std::vector<ParameterGradient>> by_group(groups_.size());
+  for (ParameterGradient& gradient : gradients_) by_group[group_of_[static_cast<std::size_t>(gradient.use.parameter)]].push_back(std::move(gradient));
   gradients_.clear();
-
-  at::Tensor squared_norms = at::zeros({std::max<std::int64_t>(batch_, 0)}, at::kDouble);
-  for (auto& uses : by_parameter) {
-    if (uses.empty()) continue;
-    if (uses.size() > 1) uses[0].contribution = combined(uses);
-    squared_norms += uses[0].contribution->squared_norms().to(at::kCPU);
-  }
-  // The criterion divided by the batch; a sample's own gradient is that much larger.
-  const double scale = options_.loss_reduction == LossReduction::mean ? static_cast<double>(batch_) : 1.0;
-  squared_norms *= scale * scale;
-  const auto clip = pass_.factors({squared_norms.const_data_ptr<double>(), static_cast<std::size_t>(batch_)});
-  at::Tensor factors = at::empty({batch_}, at::kFloat);
-  for (std::int64_t b = 0; b < batch_; ++b) factors.data_ptr<float>()[b] = static_cast<float>(clip.factors[b] * scale);
-
   if (sums_.empty()) sums_.resize(parameters_.size());
-  for (std::size_t p = 0; p < parameters_.size(); ++p) {
-    const at::Tensor& parameter = parameters_.parameter(p);
-    if (by_parameter[p].empty()) continue;
-    ParameterGradient& gradient = by_parameter[p][0];
-    SampleFactors on_device{factors.to(parameter.device()), {}};
-    if (!clip.omitted.empty()) on_device.omitted = at::tensor(clip.omitted, at::kLong).to(parameter.device());
-    at::Tensor sum = follow_path(gradient.use, gradient.contribution->weighted_sum(on_device));
-    gradient.contribution.reset();
-    sum = sum.reshape(parameter.sizes()).to(at::kFloat).contiguous();
-    if (sums_[p].defined()) {
-      sums_[p] += sum;
-    } else {
-      sums_[p] = sum;
-    }
+  for (std::size_t group = 0; group < groups_.size(); ++group) {
+    if (!pending_[group].finished) finish_group(group, by_group[group], sums_);
+  }
+  for (std::size_t p = 0; p < early_.size(); ++p) {
+    if (early_[p].defined()) sums_[p] = sums_[p].defined() ? sums_[p].add_(early_[p]) : early_[p];
+    early_[p].reset();
   }
   accumulated_ += 1;
   discard(false);
@@ -496,6 +600,9 @@ void GraphCapture::Impl::discard(bool all) {
   arriving_.clear();
   arriving_composites_.clear();
   attached_.clear();
+  outputs_.clear();
+  early_.clear();
+  std::fill(pending_.begin(), pending_.end(), Pending{});
   completed_ = false;
   watched_ = false;
   task_ = -1;
@@ -503,6 +610,7 @@ void GraphCapture::Impl::discard(bool all) {
   if (!all) return;
   sums_.clear();
   accumulated_ = 0;
+  pass_ = new_pass(options_);
 }
 
 ClippedSum GraphCapture::Impl::finish() {
@@ -518,9 +626,22 @@ ClippedSum GraphCapture::Impl::finish() {
     parts.emplace_back(sums_[p].data_ptr<float>(), static_cast<std::size_t>(sums_[p].numel()));
   }
   accumulated_ = 0;
-  ClippingPass pass(options_.max_grad_norm);
-  std::swap(pass, pass_);
-  return pass.finish(std::move(parts));
+  counted_ = std::exchange(pass_, new_pass(options_));
+  return counted_->finish(std::move(parts));
+}
+
+ClippedSum GraphCapture::Impl::finish_count(float& storage) {
+  if (counted_ && groups_.size() == 1) return counted_->finish_count(storage);
+  throw InvalidState("[step] Expected finish() before finish_count(), with one bound for all parameters.");
+}
+
+void GraphCapture::Impl::set_max_grad_norm(double max_grad_norm) {
+  if (accumulated_ > 0 || has_gradients() || groups_.size() > 1) {
+    throw InvalidState("[clipping] Expected max_grad_norm to change between two steps and under one bound for all parameters, received a "
+                       "change in the middle of a logical batch or under per-layer clipping. Change it after step().");
+  }
+  options_.max_grad_norm = max_grad_norm;
+  pass_ = new_pass(options_);
 }
 
 GraphCapture::GraphCapture(std::vector<at::Tensor> parameters, std::vector<std::string> names, std::vector<at::Tensor> ignored,
@@ -540,6 +661,9 @@ void GraphCapture::accumulate() { impl_->accumulate(); }
 void GraphCapture::discard(bool all) { impl_->discard(all); }
 ClippedSum GraphCapture::finish() { return impl_->finish(); }
 std::vector<at::Tensor> GraphCapture::take_sums() { return impl_->take_sums(); }
+ClippedSum GraphCapture::finish_count(float& storage) { return impl_->finish_count(storage); }
+void GraphCapture::check_loss(const std::vector<at::Tensor>& losses, const std::vector<at::Tensor>& gradients) { impl_->check_loss(losses, gradients); }
+void GraphCapture::set_max_grad_norm(double max_grad_norm) { impl_->set_max_grad_norm(max_grad_norm); }
 double GraphCapture::max_grad_norm() const { return impl_->options().max_grad_norm; }
 
 }  // namespace hushgrad

@@ -21,6 +21,12 @@ struct CaptureOptions {
   // The caller runs the model on other samples whenever watch() returns true and refuses it if an output of a sample that
   // stayed moves. Lets parameters be combined with tensors that the graph does not record (masks, buffers).
   bool forward_is_checked = false;
+  ClippingFunction clipping_function = ClippingFunction::clip;
+  // Per-layer clipping: one bound a group in place of max_grad_norm, and the group of each parameter. A group is finished inside
+  // the backward pass, as soon as every use of its parameters has arrived, so that no activation outlives its layer.
+  std::vector<double> group_norms{};
+  std::vector<std::size_t> group_of{};
+  bool unchecked_loss = false;  // accept losses whose independence check_loss() cannot show
 };
 
 /// Attaches to the graphs of one model's outputs and turns ordinary backward passes into a ClippedSum.
@@ -30,7 +36,7 @@ struct CaptureOptions {
 ///
 /// Guarantees:
 ///   - finish() is the sum over samples of g_b * min(1, C / ||g_b||), g_b the gradient of sample b's own loss over all
-///     parameters together: float32, up to rounding; samples whose gradient is not finite contribute zero;
+///     parameters together (or over each group): float32, up to rounding; samples whose gradient is not finite contribute zero;
 ///   - an ordinary gradient that would reach a private parameter raises PrivacyViolation instead;
 ///   - a model whose samples are not independent is refused by name (Unsupported) at watch().
 ///
@@ -56,6 +62,11 @@ class GraphCapture {
   /// True if a backward pass has left per-sample gradients that were not accumulated yet.
   bool has_gradients() const;
 
+  /// Refuses a loss that couples the samples after the outputs (a contrastive loss, the root of a batch mean, a mean over the
+  /// batch's kept tokens): see loss_check.h. Call before each backward pass. gradients: what backward() is seeded with, one a
+  /// loss, undefined for ones. Losses that do not come from watched outputs pass unseen. @throws Unsupported.
+  void check_loss(const std::vector<at::Tensor>& losses, const std::vector<at::Tensor>& gradients);
+
   /// Clips what the backward passes of this physical batch captured and adds it to the logical batch's sum.
   /// @throws InvalidState if no backward pass ran since begin_batch() (unless the batch is empty).
   void accumulate();
@@ -69,7 +80,12 @@ class GraphCapture {
   /// float32, one a parameter, in order; contiguous.
   std::vector<at::Tensor> take_sums();
 
+  /// After finish() and before the next batch: the count of unclipped samples of the same logical batch, in `storage`.
+  ClippedSum finish_count(float& storage);
+
   double max_grad_norm() const;
+  /// Between logical batches. @throws InvalidState in the middle of one, or under per-layer clipping.
+  void set_max_grad_norm(double max_grad_norm);
 
   class Impl;
 

@@ -62,10 +62,8 @@ class ProbedGraph {
       hooked_.push_back({node, hook.get()});
       node->add_pre_hook(std::move(hook));
     }
-    ++probes_running;
   }
   ~ProbedGraph() {
-    --probes_running;
     for (const auto& [node, hook] : hooked_) {
       std::erase_if(node->pre_hooks(), [hook = hook](const auto& other) { return other.get() == hook; });
     }
@@ -78,6 +76,7 @@ class ProbedGraph {
     std::uint32_t index;
     Edge edge;
   };
+  ProbingScope probing_;
   std::vector<Cut> cut_;
   std::vector<std::pair<Node*, const torch::autograd::FunctionPreHook*>> hooked_;
 };
@@ -112,6 +111,9 @@ std::vector<ProbedOutput> batched_outputs(const std::vector<at::Tensor>& outputs
 }
 
 bool is_probing() { return probes_running > 0; }
+
+ProbingScope::ProbingScope() { ++probes_running; }
+ProbingScope::~ProbingScope() { --probes_running; }
 
 void probe(const std::vector<ProbedOutput>& outputs, std::int64_t batch, const Walk& walk, const ProbeTargets& targets, const See& see) {
   at::Generator generator = at::detail::createCPUGenerator(0x9e3779b9);

@@ -26,6 +26,15 @@ using ProbeTargets = std::vector<Edge>;
 /// True while a probe runs, in any thread: hooks that collect gradients look away.
 bool is_probing();
 
+/// Makes is_probing() true for its lifetime.
+class ProbingScope {
+ public:
+  ProbingScope();
+  ~ProbingScope();
+  ProbingScope(const ProbingScope&) = delete;
+  ProbingScope& operator=(const ProbingScope&) = delete;
+};
+
 /// 2*ceil(log2 B) backward passes: for every bit of the sample's number once the samples that have it and once those that
 /// have not. Two samples differ in some bit, so each is seeded once while the other is not, in both directions.
 /// Calls see(target, backprop, seeded) for every target reached by a probe, while the engine is there, so that no backprop

@@ -2,6 +2,7 @@
 
 #include <torch/csrc/autograd/generated/Functions.h>
 
+#include <algorithm>
 #include <array>
 #include <string_view>
 
@@ -11,22 +12,44 @@ namespace {
 using namespace torch::autograd::generated;
 
 // Functions of their differentiable operands alone.
-constexpr std::array<std::string_view, 48> kFunctionsOfOperands = {
-    "WeightNormInterfaceBackward0", "MmBackward0", "AddmmBackward0", "BmmBackward0", "MvBackward0", "DotBackward0", "MulBackward0",
-    "DivBackward0", "AddBackward0", "SubBackward0", "NegBackward0", "ExpBackward0", "LogBackward0", "SqrtBackward0", "RsqrtBackward0",
-    "PowBackward0", "TanhBackward0", "SigmoidBackward0", "SoftplusBackward0", "ReluBackward0", "AbsBackward0", "ClampBackward1",
-    "ClampMinBackward0", "SumBackward0", "SumBackward1", "MeanBackward0", "MeanBackward1", "NormBackward1", "VdotBackward0", "EmbeddingBackward0", "LinalgVectorNormBackward0",
-    "SoftmaxBackward0", "LogSoftmaxBackward0", "ExpandBackward0", "RepeatBackward0", "CatBackward0", "StackBackward0", "TriuBackward0",
-    "TrilBackward0", "SplitBackward0", "SplitWithSizesBackward0", "UnbindBackward0", "SliceBackward0", "SelectBackward0", "FlipBackward0",
-    "DiagEmbedBackward0", "LinalgMatrixExpBackward0", "LinalgSolveExBackward0",
-};
+constexpr std::array kFunctionsOfOperands = std::to_array<std::string_view>({
+    // products and arithmetic
+    "MmBackward0", "AddmmBackward0", "BmmBackward0", "BaddbmmBackward0", "MvBackward0", "DotBackward0", "VdotBackward0", "MulBackward0",
+    "DivBackward0", "AddBackward0", "SubBackward0", "RsubBackward0", "RsubBackward1", "NegBackward0", "AddcmulBackward0", "LerpBackward0",
+    "LerpBackward1", "MaximumBackward0", "MinimumBackward0", "PowBackward0", "PowBackward1", "PowBackward2", "ReciprocalBackward0",
+    // elementwise
+    "ExpBackward0", "Expm1Backward0", "LogBackward0", "Log1PBackward0", "SqrtBackward0", "RsqrtBackward0", "TanhBackward0",
+    "SigmoidBackward0", "LogSigmoidBackward0", "SoftplusBackward0", "ReluBackward0", "GeluBackward0", "SiluBackward0", "EluBackward0",
+    "LeakyReluBackward0", "HardtanhBackward0", "AbsBackward0", "SgnBackward0", "SinBackward0", "CosBackward0", "ErfBackward0",
+    "ClampBackward0", "ClampBackward1", "ClampMinBackward0", "ClampMinBackward1", "ClampMaxBackward0",
+    // reductions and normalisation
+    "SumBackward0", "SumBackward1", "MeanBackward0", "MeanBackward1", "ProdBackward0", "ProdBackward1", "CumsumBackward0",
+    "NormBackward0", "NormBackward1", "LinalgVectorNormBackward0", "AmaxBackward0", "AminBackward0", "StdBackward0", "VarBackward0",
+    "LogsumexpBackward0", "SoftmaxBackward0", "LogSoftmaxBackward0", "WeightNormInterfaceBackward0",
+    // shapes
+    "ExpandBackward0", "RepeatBackward0", "CatBackward0", "StackBackward0", "TriuBackward0", "TrilBackward0", "SplitBackward0",
+    "SplitWithSizesBackward0", "UnbindBackward0", "SliceBackward0", "SelectBackward0", "FlipBackward0", "RollBackward0",
+    "DiagonalBackward0", "DiagEmbedBackward0", "ConstantPadNdBackward0", "ReflectionPad1DBackward0", "ReflectionPad2DBackward0",
+    "ReplicationPad1DBackward0", "ReplicationPad2DBackward0", "UnfoldBackward0", "AsStridedBackward0", "CopySlices",
+    // resampling of learned maps
+    "UpsampleNearest1DBackward0", "UpsampleNearest2DBackward0", "UpsampleNearest3DBackward0", "UpsampleLinear1DBackward0",
+    "UpsampleBilinear2DBackward0", "UpsampleBilinear2DAaBackward0", "UpsampleBicubic2DBackward0", "UpsampleBicubic2DAaBackward0",
+    "UpsampleTrilinear3DBackward0",
+    // linear algebra of reparametrisations
+    "LinalgMatrixExpBackward0", "LinalgSolveExBackward0", "LinalgHouseholderProductBackward0", "LinalgQrBackward0",
+    "LinalgInvExBackward0", "LinalgCholeskyExBackward0", "LinalgEighBackward0", "LinalgSvdBackward0", "LinalgSolveTriangularBackward0",
+});
 
-bool is_function_of_operands(const std::string& name) {
-  for (std::string_view known : kFunctionsOfOperands) {
-    if (name == known) return true;
-  }
-  // torch.compile, custom functions and everything unlisted may hold data that no edge shows.
-  return false;
+// Functions of an operand and of indices or masks that no edge shows: a table of positions is a function of the parameter, a
+// table looked up with another sample's words is not.
+constexpr std::array kIndexed = std::to_array<std::string_view>({
+    "EmbeddingBackward0", "IndexBackward0", "IndexSelectBackward0", "GatherBackward0", "WhereBackward0", "MaskedFillBackward0",
+    "MaskedFillBackward1", "TakeBackward0", "ScatterBackward0", "ScatterAddBackward0", "IndexPutBackward0", "IndexCopyBackward0",
+});
+
+template <std::size_t N>
+bool is_one_of(const std::array<std::string_view, N>& names, const std::string& name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
 }
 
 // The operand of an arithmetic node that has no edge: a Python number arrives as a 0-dimensional tensor.
@@ -60,11 +83,13 @@ bool takes_data_by_nature(Node& node) {
 
 bool may_be_promoted(const Site& site, bool forward_is_checked) {
   Node& node = *site.node;
+  const std::string name = node.name();
   std::size_t valid = 0;
   for (const Edge& edge : node.next_edges()) valid += edge.is_valid();
-  if (valid != site.uses.size() || !is_function_of_operands(node.name())) return false;
-  // The indices are not on record: a table of positions is a function of the parameter, one of another sample's words is not.
-  if (dynamic_cast<EmbeddingBackward0*>(&node)) return forward_is_checked;
+  if (valid != site.uses.size()) return false;
+  if (is_one_of(kIndexed, name)) return forward_is_checked;
+  // torch.compile, custom functions and everything unlisted may hold data that no edge shows.
+  if (!is_one_of(kFunctionsOfOperands, name)) return false;
   if (valid == node.num_outputs()) return true;
   if (takes_data_by_nature(node)) return false;
   return forward_is_checked || missing_operand_is_scalar(node) || is_sum_in_own_shape(site);

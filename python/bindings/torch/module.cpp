@@ -3,6 +3,7 @@
 #include <torch/csrc/utils/pybind.h>
 
 #include "bind_errors.h"
+#include "dpcore/error.h"
 #include "torch_ext/private_training.h"
 
 namespace py = pybind11;
@@ -32,21 +33,46 @@ void bind_ledger_handle(py::module_& m) {
       .def("dataset_history", [](const LedgerHandle& h, const std::string& dataset) { return h.ledger->dataset_history(dataset).to_json(); });
 }
 
+Clipping clipping_from(const std::string& name) {
+  if (name == "flat") return Clipping::flat;
+  if (name == "per_layer") return Clipping::per_layer;
+  if (name == "automatic") return Clipping::automatic;
+  if (name == "adaptive") return Clipping::adaptive;
+  throw InvalidArgument(message("[make_private] Expected clipping to be \"flat\", \"per_layer\", \"automatic\" or \"adaptive\", received \"", name, "\"."));
+}
+
+void bind_adaptive(py::module_& m) {
+  py::class_<AdaptiveClippingOptions>(m, "AdaptiveClippingOptions")
+      .def(py::init([](double target_unclipped_quantile, double clipbound_learning_rate, double min_clipbound, double max_clipbound,
+                       double unclipped_num_std) {
+             AdaptiveClippingOptions options{target_unclipped_quantile, clipbound_learning_rate, min_clipbound, max_clipbound, unclipped_num_std};
+             options.check();
+             return options;
+           }),
+           py::kw_only(), py::arg("target_unclipped_quantile"), py::arg("clipbound_learning_rate"), py::arg("min_clipbound"),
+           py::arg("max_clipbound"), py::arg("unclipped_num_std"));
+}
+
 void bind_plan(py::module_& m) {
   py::class_<TrainingPlan>(m, "TrainingPlan")
       .def(py::init([](double noise_multiplier, double max_grad_norm, double expected_batch_size, bool poisson, std::int64_t dataset_size,
                        double sampling_rate, bool mean, bool batch_first, bool forward_is_checked, std::optional<double> target_delta,
-                       std::optional<double> target_epsilon, std::string dataset, std::string purpose, std::string actor) {
+                       std::optional<double> target_epsilon, std::string dataset, std::string purpose, std::string actor,
+                       const std::string& clipping, std::vector<double> layer_norms, std::vector<std::size_t> layer_of,
+                       std::optional<AdaptiveClippingOptions> adaptive, bool unchecked_loss) {
              TrainingPlan plan{noise_multiplier, max_grad_norm, expected_batch_size, poisson ? Sampling::poisson : Sampling::any,
                                dataset_size, sampling_rate, mean ? LossReduction::mean : LossReduction::sum, batch_first, forward_is_checked,
-                               target_delta, target_epsilon, std::move(dataset), std::move(purpose), std::move(actor)};
+                               target_delta, target_epsilon, std::move(dataset), std::move(purpose), std::move(actor),
+                               clipping_from(clipping), std::move(layer_norms), std::move(layer_of),
+                               adaptive.value_or(AdaptiveClippingOptions{}), unchecked_loss};
              plan.check();
              return plan;
            }),
            py::kw_only(), py::arg("noise_multiplier"), py::arg("max_grad_norm"), py::arg("expected_batch_size"), py::arg("poisson"),
            py::arg("dataset_size"), py::arg("sampling_rate"), py::arg("mean"), py::arg("batch_first"),
            py::arg("forward_is_checked"), py::arg("target_delta"),
-           py::arg("target_epsilon"), py::arg("dataset"), py::arg("purpose"), py::arg("actor"))
+           py::arg("target_epsilon"), py::arg("dataset"), py::arg("purpose"), py::arg("actor"), py::arg("clipping"),
+           py::arg("layer_norms"), py::arg("layer_of"), py::arg("adaptive"), py::arg("unchecked_loss"))
       .def("to_json", &TrainingPlan::to_json)
       .def("step_event", [](const TrainingPlan& plan) { return plan.step_event().to_json(); });
 }
@@ -54,13 +80,19 @@ void bind_plan(py::module_& m) {
 // Clipping alone, for tests and benchmarks: what it returns is data and must not be released.
 void bind_capture(py::module_& m) {
   py::class_<GraphCapture>(m, "UnnoisedCaptureForTesting")
-      .def(py::init([](std::vector<at::Tensor> parameters, std::vector<std::string> names, double max_grad_norm, bool mean, bool batch_first) {
-             return std::make_unique<GraphCapture>(std::move(parameters), std::move(names), std::vector<at::Tensor>{},
-                                                   CaptureOptions{max_grad_norm, mean ? LossReduction::mean : LossReduction::sum, batch_first});
+      .def(py::init([](std::vector<at::Tensor> parameters, std::vector<std::string> names, double max_grad_norm, bool mean, bool batch_first,
+                       bool forward_is_checked, bool normalise, std::vector<double> group_norms, std::vector<std::size_t> group_of) {
+             return std::make_unique<GraphCapture>(
+                 std::move(parameters), std::move(names), std::vector<at::Tensor>{},
+                 CaptureOptions{max_grad_norm, mean ? LossReduction::mean : LossReduction::sum, batch_first, forward_is_checked,
+                                normalise ? ClippingFunction::normalise : ClippingFunction::clip, std::move(group_norms), std::move(group_of)});
            }),
-           py::arg("parameters"), py::arg("names"), py::arg("max_grad_norm"), py::arg("mean"), py::arg("batch_first"), Unlocked())
+           py::arg("parameters"), py::arg("names"), py::arg("max_grad_norm"), py::arg("mean"), py::arg("batch_first"),
+           py::arg("forward_is_checked") = false, py::arg("normalise") = false, py::arg("group_norms") = std::vector<double>{},
+           py::arg("group_of") = std::vector<std::size_t>{}, Unlocked())
       .def("begin_batch", &GraphCapture::begin_batch)
       .def("watch", &GraphCapture::watch, Unlocked())
+      .def("check_loss", &GraphCapture::check_loss, py::arg("losses"), py::arg("gradients"), Unlocked())
       .def("accumulate", &GraphCapture::accumulate, Unlocked())
       .def("discard", &GraphCapture::discard, py::arg("all"))
       .def("finish", [](GraphCapture& capture) {
@@ -81,6 +113,11 @@ void bind_training(py::module_& m) {
       .def("begin_batch", &PrivateTraining::begin_batch, py::arg("size"))
       .def("watch", &PrivateTraining::watch, py::arg("outputs"), Unlocked())
       .def_property_readonly("has_gradients", &PrivateTraining::has_gradients)
+      .def("check_loss", &PrivateTraining::check_loss, py::arg("losses"), py::arg("gradients"), Unlocked())
+      .def("set_noise_multiplier", &PrivateTraining::set_noise_multiplier, py::arg("noise_multiplier"))
+      .def("set_max_grad_norm", &PrivateTraining::set_max_grad_norm, py::arg("max_grad_norm"))
+      .def_property_readonly("max_grad_norm", &PrivateTraining::max_grad_norm)
+      .def_property_readonly("noise_multiplier", [](const PrivateTraining& t) { return t.plan().noise_multiplier; })
       .def("accumulate", &PrivateTraining::accumulate, Unlocked())
       .def("discard", &PrivateTraining::discard, py::arg("all"))
       .def("step", &PrivateTraining::step, Unlocked())
@@ -100,6 +137,7 @@ PYBIND11_MODULE(_torch, m) {
   m.doc() = "Bindings of torch_ext; use the hushgrad package instead.";
   hushgrad::python::bind_errors();
   hushgrad::python::bind_ledger_handle(m);
+  hushgrad::python::bind_adaptive(m);
   hushgrad::python::bind_plan(m);
   hushgrad::python::bind_capture(m);
   hushgrad::python::bind_training(m);
