@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from hushgrad.engine import session_of
-from hushgrad.errors import InvalidArgument
+from hushgrad.errors import InvalidArgument, Unsupported
 from hushgrad.loader import announce, in_turn
 
 __all__ = ["BatchMemoryManager"]
@@ -72,6 +72,11 @@ class BatchMemoryManager:
         if isinstance(max_physical_batch_size, bool) or not isinstance(max_physical_batch_size, int) or max_physical_batch_size < 1:
             raise InvalidArgument(
                 f"[BatchMemoryManager] Expected max_physical_batch_size to be an integer >= 1, received {max_physical_batch_size!r}."
+            )
+        if isinstance(data_loader.dataset, IterableDataset):
+            raise Unsupported(
+                "[BatchMemoryManager] Expected a data set with __getitem__ and __len__, received an IterableDataset. Use a smaller batch_size, or "
+                "give the data set __getitem__."
             )
         self._loader = data_loader
         self._limit = max_physical_batch_size

@@ -1,22 +1,25 @@
-"""Private data loading: the user's own ``DataLoader`` object, drawing Poisson batches from the CSPRNG.
+"""Private data loading: the user's own ``DataLoader`` object, drawing its batches from the CSPRNG.
 
-The loader keeps its dataset, workers, collate function and pinning; only the choice of indices changes, and the size of
-every batch that is handed out is told to the training run, because clipping must know which rows are one sample's.
+The loader keeps its dataset, workers, collate function and pinning; only the choice of records changes, and the size of
+every batch that is handed out is told to the training run, because clipping must know which rows are one sample's. Streams
+(``IterableDataset``) are read from the start as often as needed, and only the records that were drawn are kept.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
+from torch.utils.data._utils.pin_memory import pin_memory
 
-from hushgrad.errors import InvalidArgument, Unsupported
+from hushgrad.errors import InvalidArgument, InvalidState, Unsupported
 
 __all__ = [
+    "STREAM_BUFFER",
     "PoissonBatchSampler",
     "announce",
     "describe_loader",
@@ -26,6 +29,9 @@ __all__ = [
     "steps_per_epoch",
     "tensors_in",
 ]
+
+
+STREAM_BUFFER = 65_536  # records of an IterableDataset that one pass over it may keep
 
 
 class PoissonBatchSampler:
@@ -62,7 +68,50 @@ class _CollateAllowingEmpty:
     def __call__(self, samples: list[Any]) -> Any:
         if len(samples) > 0:
             return self._collate(samples)
-        return _cut(self._collate([self._dataset[0]]), self._batch_dim)
+        stream = isinstance(self._dataset, IterableDataset)
+        return _cut(self._collate([next(iter(self._dataset)) if stream else self._dataset[0]]), self._batch_dim)
+
+
+class _StreamedBatches:
+    """Batches of drawn records out of a stream that can only be read from its start.
+
+    The batches are drawn first. One pass over the stream then serves as many of them as hold ``STREAM_BUFFER`` records
+    together, so a data set of up to that many records is read about once an epoch, and memory stays bounded.
+    """
+
+    def __init__(self, stream: Iterable[Any], batches: Iterable[list[int]], collate: Callable[[list[Any]], Any]) -> None:
+        self._stream = stream
+        self._batches = batches
+        self._collate = collate
+
+    def __iter__(self) -> Iterator[Any]:
+        window: list[list[int]] = []
+        for batch in self._batches:
+            if window and sum(map(len, window)) + len(batch) > STREAM_BUFFER:
+                yield from self._read(window)
+                window = []
+            window.append(batch)
+        yield from self._read(window)
+
+    def _read(self, window: list[list[int]]) -> Iterator[Any]:
+        wanted: dict[int, list[tuple[int, int]]] = {}
+        for place, batch in enumerate(window):
+            for position, record in enumerate(batch):
+                wanted.setdefault(record, []).append((place, position))
+        read: list[list[Any]] = [[None] * len(batch) for batch in window]
+        for number, record in enumerate(self._stream if wanted else ()):
+            for place, position in wanted.pop(number, ()):
+                read[place][position] = record
+            if not wanted:
+                break
+        if wanted:
+            raise InvalidState(
+                "[loader] Expected the IterableDataset to give as many records each time as len() says, received fewer. Make __len__ and "
+                "__iter__ agree."
+            )
+        for place in range(len(read)):
+            samples, read[place] = read[place], []
+            yield self._collate(samples)
 
 
 def _cut(batch: Any, batch_dim: int) -> Any:
@@ -83,20 +132,16 @@ def describe_loader(loader: DataLoader[Any]) -> tuple[int, int]:
     """``(dataset_size, batch_size)`` of a loader that can be made private.
 
     Raises:
-        Unsupported: iterable or empty data sets, a sampler other than sequential or uniform shuffling, a custom batch
-            sampler: what they would cost is unknown or infinite.
+        Unsupported: a sampler other than sequential or uniform shuffling, a custom batch sampler, drop_last, a stream
+            of unknown length: what they would cost is unknown or infinite. Each message names the alternative.
+        InvalidArgument: an empty data set, something that is no DataLoader.
     """
     if not isinstance(loader, DataLoader):
         raise InvalidArgument(
             f"[make_private] Expected data_loader to be a torch.utils.data.DataLoader, received {type(loader).__name__}. "
             "Wrap the data set in one."
         )
-    if isinstance(loader.dataset, IterableDataset):
-        raise Unsupported(
-            "[make_private] Expected a map-style data set, received an IterableDataset: records that cannot be addressed cannot be "
-            "sampled with a known probability. Give the data set __getitem__ and __len__."
-        )
-    if isinstance(loader.batch_sampler, PoissonBatchSampler):
+    if _is_private(loader):
         raise Unsupported(
             "[make_private] Expected a data loader that is not private yet, received one that is. Make a new DataLoader on the data set."
         )
@@ -105,20 +150,54 @@ def describe_loader(loader: DataLoader[Any]) -> tuple[int, int]:
             "[make_private] Expected a DataLoader with batch_size, received one with automatic batching off or its own batch_sampler. "
             "Pass batch_size=; hushgrad draws the batches."
         )
+    if loader.drop_last:
+        raise Unsupported(
+            "[make_private] Expected drop_last=False, received True: it would leave records out in a way that no account covers. Leave it "
+            "out; every batch counts, also the smallest."
+        )
+    size = _stream_size(loader) if isinstance(loader.dataset, IterableDataset) else _map_size(loader)
+    if size == 0:
+        raise InvalidArgument("[make_private] Expected a data set with at least one record, received an empty one.")
+    return size, min(int(loader.batch_size), size)
+
+
+def _is_private(loader: DataLoader[Any]) -> bool:
+    return isinstance(loader.__dict__.get("private_batches"), PoissonBatchSampler)
+
+
+def _map_size(loader: DataLoader[Any]) -> int:
     if not isinstance(loader.sampler, (RandomSampler, SequentialSampler)):
         raise Unsupported(
             f"[make_private] Expected shuffling or sequential order, received {type(loader.sampler).__name__}: it gives records unequal or "
-            "unknown probabilities. Drop the sampler; weigh the loss per sample instead."
+            "unknown probabilities. Drop the sampler and use shuffle=True; to weigh records, weigh the loss per sample instead."
         )
     if isinstance(loader.sampler, RandomSampler) and (loader.sampler.replacement or loader.sampler._num_samples is not None):
         raise Unsupported(
             "[make_private] Expected RandomSampler without replacement over the whole data set, received replacement=True or num_samples=. "
             "Use shuffle=True."
         )
-    size = len(loader.dataset)  # type: ignore[arg-type]
-    if size == 0:
-        raise InvalidArgument("[make_private] Expected a data set with at least one record, received an empty one.")
-    return size, min(int(loader.batch_size), size)
+    try:
+        return len(loader.dataset)  # type: ignore[arg-type]
+    except TypeError:
+        raise Unsupported(
+            "[make_private] Expected a data set with __len__, received one of unknown length: the chance of a record to be in a batch would "
+            "be unknown. Give the data set __len__."
+        ) from None
+
+
+def _stream_size(loader: DataLoader[Any]) -> int:
+    if loader.num_workers > 0:
+        raise Unsupported(
+            f"[make_private] Expected num_workers=0 with an IterableDataset, received {loader.num_workers}: a stream that is split over workers "
+            "no longer numbers its records. Use num_workers=0, or a data set with __getitem__ and __len__."
+        )
+    try:
+        return len(loader.dataset)  # type: ignore[arg-type]
+    except TypeError:
+        raise Unsupported(
+            "[make_private] Expected an IterableDataset with __len__, received a stream of unknown or infinite length: the chance of a record "
+            "to be in a batch would be unknown. Give it __len__ and an __iter__ that starts over, or use a data set with __getitem__."
+        ) from None
 
 
 def steps_per_epoch(dataset_size: int, batch_size: int) -> int:
@@ -158,10 +237,28 @@ def make_loader_private(
     # DataLoader forbids replacing its sampler after construction to protect against half-changed loaders; this change is
     # whole: batch sampler and collate function go together.
     state = loader.__dict__
-    state["batch_sampler"] = sampler
-    state["drop_last"] = False
+    state["private_batches"] = sampler
     state["collate_fn"] = _CollateAllowingEmpty(loader.collate_fn, loader.dataset, batch_dim)
+    if isinstance(loader.dataset, IterableDataset):
+        _read_from_stream(loader, sampler)
+    else:
+        state["batch_sampler"] = sampler
     announce(loader, lambda: in_turn(sampler.sizes), on_batch)
+
+
+def _read_from_stream(loader: DataLoader[Any], sampler: PoissonBatchSampler) -> None:
+    base = type(loader)
+
+    def iterate(self: DataLoader[Any]) -> Iterator[Any]:
+        stream = cast(IterableDataset[Any], self.dataset)
+        for batch in _StreamedBatches(stream, sampler, self.collate_fn):
+            pinned = self.pin_memory and torch.accelerator.is_available()
+            yield pin_memory(batch) if pinned else batch  # type: ignore[no-untyped-call]
+
+    def length(self: DataLoader[Any]) -> int:
+        return len(sampler)
+
+    loader.__class__ = type(base.__name__, (base,), {"__iter__": iterate, "__len__": length, "__module__": base.__module__})
 
 
 def announce(

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from hushgrad import BatchMemoryManager, PrivacyEngine
-from hushgrad.errors import InvalidArgument, InvalidState
+from hushgrad.errors import InvalidArgument, InvalidState, Unsupported
 
 RECORDS, BATCH = 60, 20
 
@@ -190,3 +190,17 @@ def test_an_optimizer_that_is_not_private_is_refused() -> None:
     other = torch.optim.SGD(training.module.parameters(), 0.1)
     with pytest.raises(InvalidArgument, match="make_private"):
         BatchMemoryManager(data_loader=training.loader, max_physical_batch_size=4, optimizer=other)
+
+
+class Stream(IterableDataset[Any]):
+    def __len__(self) -> int:
+        return 10
+
+    def __iter__(self) -> Any:
+        return iter(torch.zeros(10, 4))
+
+
+def test_streams_have_no_virtual_batches() -> None:
+    training = Training()
+    with pytest.raises(Unsupported, match="IterableDataset"):
+        BatchMemoryManager(data_loader=DataLoader(Stream()), max_physical_batch_size=2, optimizer=training.optimizer)

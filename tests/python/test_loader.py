@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import os
+import re
 from collections import Counter, namedtuple
 from collections.abc import Iterator
 from typing import Any
@@ -23,8 +26,8 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from hushgrad import PrivacyEngine
-from hushgrad.errors import InvalidArgument, Unsupported
+from hushgrad import PrivacyEngine, _core
+from hushgrad.errors import InvalidArgument, InvalidState, Unsupported
 from hushgrad.loader import describe_loader, rows_of, steps_per_epoch
 
 Pair = namedtuple("Pair", "features label")
@@ -53,8 +56,28 @@ class Records(Dataset[Any]):
         return self.of(index)
 
 
-def test_batch_sizes_are_binomial() -> None:
-    loader = private(DataLoader(numbers(50), batch_size=10))
+class Endless(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        return map(lambda i: (torch.tensor(i),), itertools.count())
+
+
+class Stream(IterableDataset[Any]):
+    """Counts how often it was read; ``short`` records fewer than it says."""
+
+    def __init__(self, records: int, short: int = 0) -> None:
+        self.records, self.short, self.passes = records, short, 0
+
+    def __len__(self) -> int:
+        return self.records
+
+    def __iter__(self) -> Iterator[Any]:
+        self.passes += 1
+        return map(lambda i: (torch.tensor(i),), range(self.records - self.short))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_batch_sizes_are_binomial(stream: bool) -> None:
+    loader = private(DataLoader(Stream(50) if stream else numbers(50), batch_size=10))
     sizes = Counter(len(x) for _ in range(400) for (x,) in loader)
     total = sum(sizes.values())
     assert total == 2000
@@ -65,8 +88,9 @@ def test_batch_sizes_are_binomial() -> None:
     assert stats.chisquare(observed, expected).pvalue > 1e-7
 
 
-def test_records_are_drawn_alike_and_independently() -> None:
-    loader = private(DataLoader(numbers(30), batch_size=6, shuffle=True))
+@pytest.mark.parametrize("stream", [False, True])
+def test_records_are_drawn_alike_and_independently(stream: bool) -> None:
+    loader = private(DataLoader(Stream(30), batch_size=6) if stream else DataLoader(numbers(30), batch_size=6, shuffle=True))
     drawn = []
     for _ in range(400):
         for (x,) in loader:
@@ -102,9 +126,9 @@ def test_steps_per_epoch_lose_nothing_to_rounding() -> None:
 
 
 @pytest.mark.parametrize(("records", "batch", "steps"), [(64, 16, 4), (93, 1, 93), (65, 16, 5), (10, 100, 1), (1, 1, 1)])
-@pytest.mark.parametrize("drop_last", [False, True])
-def test_length_is_the_number_of_batches(records: int, batch: int, steps: int, drop_last: bool) -> None:
-    loader = private(DataLoader(numbers(records), batch_size=batch, drop_last=drop_last))
+@pytest.mark.parametrize("stream", [False, True])
+def test_length_is_the_number_of_batches(records: int, batch: int, steps: int, stream: bool) -> None:
+    loader = private(DataLoader(Stream(records) if stream else numbers(records), batch_size=batch))
     assert len(loader) == steps
     for _ in range(2):
         assert sum(1 for _ in loader) == steps
@@ -185,9 +209,11 @@ def test_shuffling_sequence_and_subsets_are_accepted() -> None:
         assert all(bool((x < 20).all()) for (x,) in private(loader))
 
 
-class Stream(IterableDataset[int]):
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(10))
+
+
+class NoLength(Dataset[Any]):
+    def __getitem__(self, index: int) -> Any:
+        return torch.tensor(index)
 
 
 REFUSED: dict[str, tuple[Any, str]] = {
@@ -195,7 +221,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "subset": (lambda: DataLoader(numbers(9), batch_size=3, sampler=SubsetRandomSampler([0, 1])), "SubsetRandomSampler"),
     "replacement": (lambda: DataLoader(numbers(9), batch_size=3, sampler=RandomSampler(numbers(9), True)), "replacement"),
     "number": (lambda: DataLoader(numbers(9), batch_size=3, sampler=RandomSampler(numbers(9), num_samples=4)), "num_samples"),
-    "stream": (lambda: DataLoader(Stream(), batch_size=3), "IterableDataset"),
+    "endless": (lambda: DataLoader(Endless(), batch_size=3), "unknown or infinite length"),
+    "shared stream": (lambda: DataLoader(Stream(9), batch_size=3, num_workers=2), "num_workers=0"),
+    "drop_last": (lambda: DataLoader(numbers(9), batch_size=3, drop_last=True), "drop_last=False"),
+    "no length": (lambda: DataLoader(NoLength(), batch_size=3, sampler=SequentialSampler(range(9))), "__len__"),
     "batches": (lambda: DataLoader(numbers(9), batch_sampler=BatchSampler(SequentialSampler(numbers(9)), 3, False)), "batch_sampler"),
     "no batching": (lambda: DataLoader(numbers(9), batch_size=None), "batch_size"),
 }
@@ -205,8 +234,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize("poisson", [True, False])
 def test_loaders_of_unknown_cost_are_refused(kind: str, poisson: bool) -> None:
     build, match = REFUSED[kind]
-    with pytest.raises(Unsupported, match=match):
+    with pytest.raises(Unsupported, match=match) as refusal:
         private(build(), poisson_sampling=poisson)
+    # Reason and alternative: the message goes on after what was received.
+    assert re.search(r"Expected .*, received .*[.:] .*\b(Use|Pass|Give|Drop|Leave|Make)\b", str(refusal.value))
 
 
 def test_things_that_are_no_loader_or_hold_nothing_are_refused() -> None:
@@ -241,6 +272,132 @@ def test_iterations_inside_of_each_other_know_their_own_batches(workers: int) ->
         if engine.steps == 2:
             assert sum(1 for _ in loader) == 5
     assert engine.steps == 5
+
+
+def test_a_stream_is_read_no_more_often_than_its_buffer_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Stream(200)
+    loader = private(DataLoader(stream, batch_size=20))
+    assert [sorted(x.tolist()) == x.tolist() for (x,) in loader] == [True] * 10
+    assert stream.passes == 1
+    monkeypatch.setattr("hushgrad.loader.STREAM_BUFFER", 40)
+    before = stream.passes
+    assert sum(1 for _ in loader) == 10
+    # Windows of at most 40 records, about 200 in all; none needs more than a batch.
+    assert 4 <= stream.passes - before <= 10
+
+
+def test_a_stream_that_ends_early_is_an_error() -> None:
+    loader = private(DataLoader(Stream(40, short=20), batch_size=40))
+    with pytest.raises(InvalidState, match="as many records each time as len"):
+        list(loader)
+
+
+def test_an_empty_batch_of_a_stream_has_the_shape_of_a_batch() -> None:
+    loader = private(DataLoader(Stream(20), batch_size=1))
+    batches = [x for _ in range(10) for (x,) in loader]
+    assert {len(x) for x in batches} >= {0, 1} and all(x.dim() == 1 for x in batches)
+
+
+def test_a_stream_trains() -> None:
+    module = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(module.parameters(), 0.1)
+    engine = PrivacyEngine(ledger=":memory:")
+    loader = DataLoader(Stream(40), batch_size=8)
+    engine.make_private(module=module, optimizer=optimizer, data_loader=loader, noise_multiplier=1.0, max_grad_norm=1.0)
+    for (x,) in loader:
+        optimizer.zero_grad()
+        module(x.float().unsqueeze(1)).square().mean().backward()
+        optimizer.step()
+    assert engine.steps == 5
+
+
+class Texts(Dataset[torch.Tensor]):
+    """Sentences of different lengths; every token is the number of its sentence."""
+
+    def __len__(self) -> int:
+        return 30
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.full((1 + index % 7,), index)
+
+
+def pad(sentences: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+    tokens = torch.nn.utils.rnn.pad_sequence(sentences, batch_first=True, padding_value=-1)
+    return {"tokens": tokens, "mask": tokens >= 0, "lengths": torch.tensor([len(s) for s in sentences])}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_text_of_different_lengths_workers_and_pinning(workers: int) -> None:
+    pinned = torch.accelerator.is_available()  # pinning without a device only warns
+    loader = private(
+        DataLoader(Texts(), batch_size=2, collate_fn=pad, num_workers=workers, persistent_workers=workers > 0, pin_memory=pinned)
+    )
+    batches = [batch for _ in range(8) for batch in loader]
+    assert len(batches) == 8 * 15
+    assert {len(batch["lengths"]) for batch in batches} >= {0, 1, 2}
+    for batch in batches:
+        rows = len(batch["lengths"])
+        assert batch["tokens"].shape == batch["mask"].shape and len(batch["tokens"]) == rows
+        assert batch["mask"].sum(1).tolist() == batch["lengths"].tolist()
+        assert batch["tokens"].is_pinned() == pinned
+        if rows:
+            assert batch["tokens"].max(1).values.unique().numel() == rows
+
+
+def stream_of_worker(_: int) -> list[int]:
+    """Runs in a worker: what a sampler made there draws, and one inherited from the parent where there is one."""
+    inherited = [] if SAMPLER is None else SAMPLER.draw()
+    return [*_core.PoissonSampler(128, 0.5).draw(), -1, *inherited]
+
+
+SAMPLER: Any = None
+
+
+class Streams(Dataset[Any]):
+    def __len__(self) -> int:
+        return 24
+
+    def __getitem__(self, index: int) -> Any:
+        return index, repr(stream_of_worker(index))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_no_two_workers_share_a_stream(method: str) -> None:
+    """Real workers of a real DataLoader, all seeded alike by torch; 24 draws a pass and the parent's."""
+    global SAMPLER
+    SAMPLER = _core.PoissonSampler(128, 0.5)
+    seen = [repr(stream_of_worker(0))]
+    for _ in range(2 if method == "fork" else 1):
+        torch.manual_seed(5)
+        loader = DataLoader(Streams(), batch_size=4, num_workers=2, multiprocessing_context=method)
+        seen += [text for _, texts in loader for text in texts]
+    drawn = [part for text in seen for part in text.split(", -1")]
+    drawn = [part.strip("[], ") for part in drawn if part.strip("[], ")]
+    assert len(drawn) >= 25 and len(set(drawn)) == len(drawn)  # by chance: 2^-116
+
+
+def draws_of_a_rank(rank: int, queue: Any) -> None:
+    torch.manual_seed(7)  # the usual way to initialise all ranks alike
+    loader = private(DataLoader(numbers(128), batch_size=64, shuffle=True, generator=torch.Generator().manual_seed(7)))
+    queue.put([x.tolist() for (x,) in loader])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_ranks_that_are_seeded_alike_draw_their_own_batches() -> None:
+    context = torch.multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    ranks = [context.Process(target=draws_of_a_rank, args=(rank, queue)) for rank in range(2)]
+    for rank in ranks:
+        rank.start()
+    batches = [batch for _ in ranks for batch in queue.get()]
+    for rank in ranks:
+        rank.join()
+    assert len({tuple(batch) for batch in batches}) == 4
+    # Overlap of independent halves of 128: 32 of 64 +- 4.
+    included = [set(batch) for batch in batches]
+    for a in range(4):
+        for b in range(a):
+            assert abs(len(included[a] & included[b]) - 32) < 6 * math.sqrt(128 * 3 / 16)
 
 
 def test_attributes_of_the_loader_stay() -> None:
