@@ -399,7 +399,6 @@ def test_activation_checkpointing() -> None:
 ENTANGLED = (
     *("bilinear", "free_matmul", "mixture_of_experts", "graph_network", "addcmul", "lerp", "pow_and_divide", "vector_dot"),
     *("einsum_heads", "einsum_elementwise", "addmm"),
-    *(name for name in CASES if name.startswith("lstm") and name not in ("lstm_projection", "lstm_cell")),
 )
 
 

@@ -86,7 +86,8 @@ class GraphCapture::Impl : public std::enable_shared_from_this<GraphCapture::Imp
   const CaptureOptions& options() const { return options_; }
   void set_max_grad_norm(double max_grad_norm);
 
-  void on_backward(const Site& site, const std::vector<RowMap>& maps, std::uint64_t batch_number, const variable_list& backprops);
+  /// Returns the gradients that stand in for the node's own, or nothing if the node is to run.
+  variable_list on_backward(const Site& site, const std::vector<RowMap>& maps, std::uint64_t batch_number, const variable_list& backprops);
 
  private:
   struct Prepared {
@@ -142,6 +143,15 @@ class GraphCapture::Impl : public std::enable_shared_from_this<GraphCapture::Imp
 
 namespace {
 
+/// Puts gradients in place of those of a node that was not to run, once.
+struct InsteadOfNode final : torch::autograd::FunctionPostHook {
+  explicit InsteadOfNode(variable_list gradients) : gradients(std::move(gradients)) {}
+  variable_list operator()(const variable_list& outputs, const variable_list&) override {
+    return gradients.empty() ? outputs : std::exchange(gradients, {});
+  }
+  variable_list gradients;
+};
+
 /// Sits on a node that computes with private parameters.
 struct SiteHook final : torch::autograd::FunctionPreHook {
   SiteHook(std::weak_ptr<GraphCapture::Impl> capture, Site site, std::vector<RowMap> maps, std::uint64_t batch_number)
@@ -155,8 +165,10 @@ struct SiteHook final : torch::autograd::FunctionPreHook {
     if (!alive) return backprops;
     Site here = site;
     here.node = node->getptr();
-    alive->on_backward(here, maps, batch_number, backprops);
-    return backprops;
+    variable_list instead = alive->on_backward(here, maps, batch_number, backprops);
+    if (instead.empty()) return backprops;
+    node->add_post_hook(std::make_unique<InsteadOfNode>(std::move(instead)));
+    return variable_list(backprops.size());
   }
 
   std::weak_ptr<GraphCapture::Impl> capture;
@@ -367,12 +379,12 @@ void GraphCapture::Impl::attach(const Site& site, std::vector<RowMap> maps) {
   site.node->add_pre_hook(std::make_unique<SiteHook>(weak_from_this(), std::move(private_site), std::move(maps), batch_number_));
 }
 
-void GraphCapture::Impl::on_backward(const Site& site, const std::vector<RowMap>& maps, std::uint64_t batch_number,
-                                     const variable_list& backprops) {
-  if (is_probing()) return;
+variable_list GraphCapture::Impl::on_backward(const Site& site, const std::vector<RowMap>& maps, std::uint64_t batch_number,
+                                              const variable_list& backprops) {
+  if (is_probing()) return {};
   // torch.autograd.grad(...) for inputs runs through here too; it asks for no gradient of ours.
   const auto* exec_info = torch::autograd::get_current_graph_task_exec_info();
-  if (exec_info && !exec_info->empty()) return;
+  if (exec_info && !exec_info->empty()) return {};
   if (at::GradMode::is_enabled()) {
     throw Unsupported("[backward] Expected create_graph=False, received create_graph=True. Second derivatives of private "
                       "parameters have no per-sample rule; drop the gradient penalty or take it on inputs only.");
@@ -400,7 +412,8 @@ void GraphCapture::Impl::on_backward(const Site& site, const std::vector<RowMap>
       self->task_ = -1;
     });
   }
-  Contributions contributions = apply_rules({site, backprops, maps, batch_, parameters_});
+  variable_list instead;
+  Contributions contributions = apply_rules({site, backprops, maps, batch_, parameters_, instead});
   for (std::size_t i = 0; i < site.uses.size(); ++i) {
     const Use& use = site.uses[i];
     if (contributions[i] && use.parameter >= 0) {
@@ -419,6 +432,7 @@ void GraphCapture::Impl::on_backward(const Site& site, const std::vector<RowMap>
   for (const Use& use : site.uses) {
     if (groups_.size() > 1 && use.parameter >= 0) finish_group_if_complete(group_of_[static_cast<std::size_t>(use.parameter)]);
   }
+  return instead;
 }
 
 void GraphCapture::Impl::make_groups() {

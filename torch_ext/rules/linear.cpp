@@ -2,6 +2,7 @@
 #include <torch/csrc/autograd/generated/Functions.h>
 
 #include "torch_ext/rules/gram.h"
+#include "torch_ext/rules/linear.h"
 #include "torch_ext/rules/rule.h"
 
 namespace hushgrad {
@@ -135,6 +136,11 @@ bool mm(const SiteView& view, MmBackward0& node, Contributions& out) {
 }
 
 }  // namespace
+
+std::unique_ptr<Contribution> linear_contribution(at::Tensor activations, at::Tensor backprops, RowMap rows, std::int64_t batch,
+                                                  bool boundary_is_in_out) {
+  return std::make_unique<LinearContribution>(std::move(activations), std::move(backprops), rows, batch, boundary_is_in_out);
+}
 
 bool linear_rule(const SiteView& view, Contributions& out) {
   if (auto* node = dynamic_cast<AddmmBackward0*>(&view.node())) return addmm(view, *node, out);

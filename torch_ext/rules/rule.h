@@ -21,6 +21,9 @@ struct SiteView {
   const std::vector<RowMap>& maps;  // one per backprop, proven
   std::int64_t batch;               // B >= 1
   const ParameterIndex& parameters;
+  // A rule that had to compute the gradients along the node's other edges leaves them here, one an output of the node, and the
+  // node does not run in this pass.
+  variable_list& instead;
 
   Node& node() const { return *site.node; }
   bool flows(std::size_t i = 0) const { return backprops[i].defined(); }
@@ -38,6 +41,7 @@ bool embedding_rule(const SiteView& view, Contributions& out);
 bool layer_norm_rule(const SiteView& view, Contributions& out);
 bool group_norm_rule(const SiteView& view, Contributions& out);
 bool broadcast_rule(const SiteView& view, Contributions& out);    // add, sub, mul, div, prelu, expand with a broadcast parameter
+bool lstm_rule(const SiteView& view, Contributions& out);         // the fused LSTM layer of the CPU
 bool generic_rule(const SiteView& view, Contributions& out);      // any other operator: applied once per sample
 
 /// Applies the first rule that takes the node; the generic rule takes all.

@@ -6,8 +6,8 @@ namespace hushgrad {
 namespace {
 
 // In order of how often networks use them; the generic rule comes last and takes everything.
-constexpr std::array<Rule, 7> kRules = {
-    linear_rule, convolution_rule, layer_norm_rule, group_norm_rule, embedding_rule, broadcast_rule, generic_rule,
+constexpr std::array kRules = {
+    linear_rule, convolution_rule, layer_norm_rule, group_norm_rule, embedding_rule, broadcast_rule, lstm_rule, generic_rule,
 };
 
 }  // namespace
@@ -16,6 +16,7 @@ Contributions apply_rules(const SiteView& view) {
   Contributions out(view.site.uses.size());
   for (Rule rule : kRules) {
     if (rule(view, out)) break;
+    for (auto& contribution : out) contribution.reset();
   }
   return out;
 }
