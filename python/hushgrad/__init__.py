@@ -1,7 +1,7 @@
 """hushgrad: differentially private training for PyTorch, with a budget ledger and sealed checkpoints.
 
 ``import hushgrad`` and everything on accounting, ledgers, keys and reports works without PyTorch; the names that train
-(``PrivacyEngine``, ``BatchMemoryManager``, ``checkpoint``, ``losses``) import it when they are first used.
+(``PrivacyEngine``, ``BatchMemoryManager``, ``checkpoint``, ``doctor``, ``losses``, ``compat.opacus``) import it when they are first used.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from hushgrad import errors
 
 if TYPE_CHECKING:
-    from hushgrad import accounting, checkpoint, keys, ledger, losses, report
+    from hushgrad import accounting, checkpoint, compat, doctor, keys, ledger, losses, report
     from hushgrad.batch_memory_manager import BatchMemoryManager
     from hushgrad.engine import PrivacyEngine
 
@@ -26,6 +26,8 @@ __all__ = [
     "accounting",
     "checkpoint",
     "cmake_prefix_path",
+    "compat",
+    "doctor",
     "errors",
     "keys",
     "ledger",
@@ -37,7 +39,7 @@ __all__ = [
 cmake_prefix_path = str(Path(__file__).parent / "share" / "cmake")
 
 _CLASSES = {"PrivacyEngine": "hushgrad.engine", "BatchMemoryManager": "hushgrad.batch_memory_manager"}
-_MODULES = ("accounting", "checkpoint", "keys", "ledger", "losses", "report")
+_MODULES = ("accounting", "checkpoint", "compat", "doctor", "keys", "ledger", "losses", "report")
 
 
 if not TYPE_CHECKING:  # to a type checker this would make every name of the package exist

@@ -11,6 +11,7 @@ import contextlib
 import random
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,39 +20,61 @@ from torch import nn
 from hushgrad.errors import Unsupported
 from hushgrad.loader import tensors_in
 
-__all__ = ["check_forward", "check_inputs", "check_modules"]
+__all__ = ["Problem", "check_forward", "check_inputs", "check_modules", "find_mixing_module", "problem_of"]
 
 # Relative to the size of a sample's output: above the rounding of float32 kernels, far below the effect of a batch statistic.
 _TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a module cannot be trained privately. All three are parts of one sentence."""
+
+    expected: str
+    received: str
+    """What follows the module's name, beginning with its own space or punctuation."""
+    instead: str
+
+
+def problem_of(module: nn.Module) -> Problem | None:
+    """What is known to be wrong with this module alone, its children apart: None for most.
+
+    Batch normalisation in training mode, instance normalisation with running statistics, an embedding with ``max_norm`` or
+    ``scale_grad_by_freq``.
+    """
+    if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.training or module.running_mean is None):
+        return Problem(
+            "a model whose samples are independent",
+            ": batch normalisation mixes the samples of a batch",
+            "Replace it by torch.nn.GroupNorm",
+        )
+    if isinstance(module, nn.modules.instancenorm._InstanceNorm) and module.track_running_stats:
+        return Problem(
+            "no statistics of the data in the model",
+            " with track_running_stats=True: they would be kept without noise",
+            "Build it with track_running_stats=False",
+        )
+    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None:
+        return Problem(
+            "max_norm=None",
+            f" with max_norm={module.max_norm}: the forward pass would rewrite the rows that occur in the batch, without noise",
+            "Build it without max_norm",
+        )
+    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.scale_grad_by_freq:
+        return Problem("scale_grad_by_freq=False", " with scale_grad_by_freq=True: it counts over the whole batch", "Build it without")
+    return None
 
 
 def check_modules(module: nn.Module) -> None:
     """Refuses by name the modules that are known to mix samples or to write data into the model without noise.
 
     Raises:
-        Unsupported: BatchNorm in training mode, InstanceNorm with running statistics, an embedding with ``max_norm`` or
-            ``scale_grad_by_freq``.
+        Unsupported: as ``problem_of`` says.
     """
     for name, child in module.named_modules():
-        where = f"'{name}' ({type(child).__name__})"
-        if isinstance(child, nn.modules.batchnorm._BatchNorm) and (child.training or child.running_mean is None):
+        if (problem := problem_of(child)) is not None:
             raise Unsupported(
-                f"[make_private] Expected a model whose samples are independent, received {where}: batch normalisation mixes the samples "
-                "of a batch. Replace it by torch.nn.GroupNorm."
-            )
-        if isinstance(child, nn.modules.instancenorm._InstanceNorm) and child.track_running_stats:
-            raise Unsupported(
-                f"[make_private] Expected no statistics of the data in the model, received {where} with track_running_stats=True: they "
-                "would be kept without noise. Build it with track_running_stats=False."
-            )
-        if isinstance(child, (nn.Embedding, nn.EmbeddingBag)) and child.max_norm is not None:
-            raise Unsupported(
-                f"[make_private] Expected max_norm=None, received {where} with max_norm={child.max_norm}: the forward pass would rewrite the "
-                "rows that occur in the batch, without noise. Build it without max_norm."
-            )
-        if isinstance(child, (nn.Embedding, nn.EmbeddingBag)) and child.scale_grad_by_freq:
-            raise Unsupported(
-                f"[make_private] Expected scale_grad_by_freq=False, received {where} with True: it counts over the whole batch. Build it without."
+                f"[make_private] Expected {problem.expected}, received '{name}' ({type(child).__name__}){problem.received}. {problem.instead}."
             )
 
 
@@ -96,6 +119,61 @@ def check_forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
                         f"[model] Expected buffers that do not depend on the data, received '{name}', which changes with the "
                         "batch: it would be kept without noise. Stop updating it in training (track_running_stats=False)."
                     )
+
+
+def find_mixing_module(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], batch: int, batch_dim: int
+) -> str:
+    """The innermost module whose output for a sample moves with another sample's input while its own inputs do not.
+
+    "" where it is the model itself, or where no module that is called shows it.
+    """
+    with torch.no_grad(), _on_copies(module) as restart:
+        restart()
+        before = _trace(module, args, kwargs)
+        for replaced in _subsets(batch):
+            restart()
+            after = _trace(module, *_replace((args, kwargs), replaced, batch, batch_dim))
+            for (name, inputs, outputs), (_, new_inputs, new_outputs) in zip(before, after):
+                kept = (~replaced, batch, batch_dim)
+                if not _moved(inputs, new_inputs, *kept, shared=True) and _moved(outputs, new_outputs, *kept, shared=False):
+                    return name
+    return ""
+
+
+_Call = tuple[str, list[torch.Tensor], list[torch.Tensor]]
+
+
+def _trace(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[_Call]:
+    """Every call of a submodule with copies of its tensors, inner calls before outer ones."""
+    calls: list[_Call] = []
+    hooks = []
+    for name, child in module.named_modules():
+
+        def record(_: nn.Module, given: Any, named: Any, returned: Any, name: str = name) -> None:
+            calls.append((name, [t.clone() for t in tensors_in((given, named))], [t.clone() for t in _outputs(returned)]))
+
+        hooks.append(child.register_forward_hook(record, with_kwargs=True))
+    try:
+        module(*args, **kwargs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return calls
+
+
+def _moved(
+    before: list[torch.Tensor], after: list[torch.Tensor], kept: torch.Tensor, batch: int, batch_dim: int, *, shared: bool
+) -> bool:
+    """Whether rows of kept samples differ; with ``shared`` also whether a tensor without such rows does."""
+    try:
+        _compare(before, after, kept, batch, batch_dim)
+    except Unsupported:
+        return True
+    without_rows = (
+        (x, y) for x, y in zip(before, after) if x.dim() == 0 or (x.size(0) % batch != 0 and x.size(min(batch_dim, x.dim() - 1)) != batch)
+    )
+    return shared and any(x.shape != y.shape or not torch.equal(x, y) for x, y in without_rows)
 
 
 def _subsets(batch: int) -> Iterator[torch.Tensor]:

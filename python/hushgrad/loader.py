@@ -20,6 +20,7 @@ from hushgrad.errors import InvalidArgument, InvalidState, Unsupported
 
 __all__ = [
     "STREAM_BUFFER",
+    "CollateAllowingEmpty",
     "PoissonBatchSampler",
     "announce",
     "describe_loader",
@@ -57,7 +58,7 @@ class PoissonBatchSampler:
             yield indices
 
 
-class _CollateAllowingEmpty:
+class CollateAllowingEmpty:
     """The user's collate function, which rarely expects a batch of nothing: that becomes one sample cut to no rows."""
 
     def __init__(self, collate: Callable[[list[Any]], Any], dataset: Any, batch_dim: int) -> None:
@@ -238,7 +239,7 @@ def make_loader_private(
     # whole: batch sampler and collate function go together.
     state = loader.__dict__
     state["private_batches"] = sampler
-    state["collate_fn"] = _CollateAllowingEmpty(loader.collate_fn, loader.dataset, batch_dim)
+    state["collate_fn"] = CollateAllowingEmpty(loader.collate_fn, loader.dataset, batch_dim)
     if isinstance(loader.dataset, IterableDataset):
         _read_from_stream(loader, sampler)
     else:

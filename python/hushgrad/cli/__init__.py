@@ -25,6 +25,7 @@ _COMMANDS = (
     "hushgrad.cli.ledger",
     "hushgrad.cli.keys",
     "hushgrad.cli.report",
+    "hushgrad.cli.doctor",
 )
 
 app = typer.Typer(

@@ -1,0 +1,168 @@
+"""`hushgrad doctor`: what of a model can be trained privately, before it is trained."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hushgrad.cli.output import print_json, print_line, print_table
+from hushgrad.errors import InvalidArgument, IoError
+
+if TYPE_CHECKING:
+    from hushgrad.doctor import Diagnosis
+
+_SAMPLES = 4
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("doctor")(doctor)
+
+
+def doctor(
+    model: Annotated[
+        str | None,
+        typer.Argument(help="FILE.py or FILE.py:NAME of a module, a class, or a function that returns a module, or (module, inputs). RUNS the file."),
+    ] = None,
+    input: Annotated[
+        list[str] | None,
+        typer.Option(help="Run it on random values: the shape of one sample, as 3x32x32, or 128:2000 for integers below 2000. Once an argument."),
+    ] = None,
+    fix: Annotated[bool, typer.Option("--fix", help="Print the code that replaces what can be replaced.")] = False,
+    ledger: Annotated[str | None, typer.Option(help="Ledger whose place is checked; default hushgrad.ledger.db.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> int:
+    """Check a model before training; without one, check this machine. Exit code 1 if something would be refused."""
+    if model is None:
+        return _check_machine(ledger, json)
+    from hushgrad.doctor import examine
+
+    path, _, name = model.partition(":")
+    results = {}
+    for found, (module, inputs) in _load(Path(path), name).items():
+        results[found] = examine(module, inputs if inputs is not None else _random_inputs(input or []))
+    if json:
+        print_json({"models": {found: diagnosis.to_json() for found, diagnosis in results.items()}})
+    else:
+        for found, diagnosis in results.items():
+            _print(found, diagnosis, fix)
+    return 0 if all(diagnosis.ok for diagnosis in results.values()) else 1
+
+
+def _check_machine(ledger: str | None, json: bool) -> int:
+    from dataclasses import asdict
+
+    from hushgrad.environment import check_environment
+
+    checks = check_environment(ledger)
+    ok = all(check.status != "failed" for check in checks)
+    if json:
+        print_json({"ok": ok, "checks": [asdict(check) for check in checks]})
+    else:
+        print_table(("", "", ""), [(check.status, check.name, _sentence(check.detail, check.instead)) for check in checks])
+    return 0 if ok else 1
+
+
+def _print(name: str, diagnosis: Diagnosis, fix: bool) -> None:
+    refused = diagnosis.refused
+    print_line(f"{name}: {len(refused)} refused" if refused else f"{name}: nothing refused", "red" if refused else "green")
+    rows = [(f.status, f.module or "(the model)", f.kind, _sentence(f.reason, f.instead)) for f in diagnosis.findings]
+    print_table(("", "module", "class", ""), rows)
+    replaceable = [finding for finding in refused if finding.replacement]
+    if fix and replaceable:
+        print_line("Replace, before the optimizer is built:")
+        print_line("  model = hushgrad.doctor.fix(model)")
+        print_line("or one by one:")
+        for finding in replaceable:
+            print_line(f"  {_target(finding.module)} = {finding.replacement}")
+    elif replaceable:
+        print_line("hushgrad.doctor.fix(model) returns a copy in which these are replaced; --fix prints the code.")
+    if not diagnosis.ran and not refused:
+        print_line("It was not run: give --input to see mixing of samples outside of known modules.")
+
+
+def _target(module: str) -> str:
+    parts = ["model", *(part for part in module.split(".") if part)]
+    return "".join(part if i == 0 else f"[{part}]" if part.isdigit() else f".{part}" for i, part in enumerate(parts))
+
+
+def _sentence(detail: str, instead: str) -> str:
+    return f"{detail}. {instead}." if instead else f"{detail}."
+
+
+def _load(path: Path, name: str) -> dict[str, tuple[Any, Any]]:
+    """Name -> (module, inputs or None), by running the file."""
+    if not path.is_file():
+        raise IoError(f"[doctor] Expected a Python file, received {path}. Name one, as model.py or model.py:make_model.")
+    # The folder comes first as it does for `python model.py`, so that the file finds what lies beside it.
+    sys.path.insert(0, str(path.absolute().parent))
+    spec = importlib.util.spec_from_file_location(f"_hushgrad_doctor_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise InvalidArgument(f"[doctor] Expected a Python file, received {path}.")
+    source = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = source
+    spec.loader.exec_module(source)
+    if name:
+        if not hasattr(source, name):
+            raise InvalidArgument(f"[doctor] Expected {path.name} to define {name}, received no such name.")
+        return {name: _made(getattr(source, name), name)}
+    found = {key: _made(value, key) for key, value in vars(source).items() if _is_model(value, spec.name)}
+    if not found:
+        raise InvalidArgument(
+            f"[doctor] Expected {path.name} to define a module, or a module class without required arguments, received neither. Name a "
+            f"function that returns the model: {path.name}:make_model."
+        )
+    return found
+
+
+def _is_model(value: Any, defined_in: str) -> bool:
+    from torch import nn
+
+    if isinstance(value, nn.Module):
+        return True
+    is_class = inspect.isclass(value) and issubclass(value, nn.Module) and value.__module__ == defined_in
+    return is_class and _needs_nothing(value)
+
+
+def _needs_nothing(value: Any) -> bool:
+    parameters = inspect.signature(value).parameters.values()
+    return all(p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters)
+
+
+def _made(value: Any, name: str) -> tuple[Any, Any]:
+    from torch import nn
+
+    if not isinstance(value, nn.Module):
+        if not callable(value) or not _needs_nothing(value):
+            raise InvalidArgument(
+                f"[doctor] Expected {name} to be a module, or callable without arguments, received {type(value).__name__}. Write a function "
+                "without arguments that returns the model."
+            )
+        value = value()
+    module, inputs = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
+    if not isinstance(module, nn.Module):
+        raise InvalidArgument(f"[doctor] Expected {name} to give a torch.nn.Module, received {type(module).__name__}.")
+    return module, inputs
+
+
+def _random_inputs(shapes: list[str]) -> Any:
+    import torch
+
+    inputs = []
+    for text in shapes:
+        shape, _, below = text.partition(":")
+        try:
+            sizes = [int(size) for size in shape.split("x") if size]
+            inputs.append(
+                torch.randint(int(below), (_SAMPLES, *sizes)) if below else torch.randn(_SAMPLES, *sizes)
+            )
+        except (ValueError, RuntimeError):
+            raise InvalidArgument(
+                f"[doctor] Expected --input as 3x32x32 (numbers) or 128:2000 (integers below 2000), received {text!r}."
+            ) from None
+    return tuple(inputs) if inputs else None

@@ -1,0 +1,28 @@
+"""Names of Opacus' optimizers. There is no wrapper: the returned optimizer is the caller's own."""
+
+from typing import TYPE_CHECKING
+
+from hushgrad.compat.opacus._missing import refuse
+from hushgrad.compat.opacus.optimizers.optimizer import DPOptimizer
+
+__all__ = ["DPOptimizer"]
+
+if not TYPE_CHECKING:
+    _CLASSES = (
+        "AdaClipDPOptimizer",
+        "DPOptimizerFastGradientClipping",
+        "DPPerLayerOptimizer",
+        "DistributedDPOptimizer",
+        "DistributedDPOptimizerFastGradientClipping",
+        "FSDPOptimizerFastGradientClipping",
+        "SimpleDistributedPerLayerOptimizer",
+        "get_optimizer_class",
+    )
+    __getattr__ = refuse(
+        __name__,
+        dict.fromkeys(
+            _CLASSES,
+            "an optimizer without an engine would be charged nowhere. Use PrivacyEngine.make_private with clipping=; test with "
+            "isinstance(optimizer, DPOptimizer)",
+        ),
+    )

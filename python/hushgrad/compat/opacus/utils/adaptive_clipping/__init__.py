@@ -1,0 +1,1 @@
+"""Opacus' adaptive ghost clipping."""

@@ -1,0 +1,3 @@
+"""The version of Opacus whose names and arguments are followed."""
+
+__version__ = "1.6.0"
