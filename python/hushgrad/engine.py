@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
@@ -85,15 +85,21 @@ class PrivateSession:
         self._last_physical = last
 
     def _after_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        # Outside of training, or without a batch of the private loader, nothing is watched: a backward pass through it
-        # is stopped at the parameters.
-        if not module.training or not torch.is_grad_enabled() or self._batch is None:
+        # Outside of training nothing is watched: a backward pass through it is stopped at the parameters.
+        if not module.training or not torch.is_grad_enabled():
             return
         outputs = [t for t in tensors_in(output) if t.requires_grad]
         if not outputs:
             return
         if self._refused is not None:
             raise Unsupported(self._refused)
+        if not self._batch:
+            # Nobody's pass: an empty batch, or one between step() and the next batch (a generator trained through this
+            # model). As a batch of nobody, it gives inputs their gradients and parameters none.
+            if self._batch is None:
+                self.training.begin_batch(0)
+            self.training.watch(outputs)
+            return
         check_inputs(args, kwargs, self._batch, self.batch_dim)
         if self.training.watch(outputs) and self._batch > 1:
             hooks = module._forward_hooks.copy()
@@ -150,14 +156,58 @@ class PrivateSession:
     _private: frozenset[int] = frozenset()
 
     def close(self) -> None:
-        """Takes the hooks away. The module trains as before, without privacy and without a charge."""
+        """Ends private training: the module trains as before, without privacy and without a charge. What was spent stays spent."""
         self._batch = None
+        self.training.finish("completed")
+        # With the run itself go the guards that stop ordinary gradients at the parameters.
+        self.training = cast(_torch.PrivateTraining, EndedTraining.of(self.training))
         for hook in self._hooks:
             hook.remove()
         optimizer = self._optimizer()
         if optimizer is not None:
             optimizer.__dict__.pop("zero_grad", None)
             _sessions.pop(optimizer, None)
+
+
+@dataclass(frozen=True)
+class EndedTraining:
+    """What is known of a run whose session was closed; in place of the run itself."""
+
+    run_id: str
+    steps: int
+    plan_json: str
+    target_delta: float | None
+    noise_multiplier: float
+    max_grad_norm: float
+    charges: str
+    has_gradients: bool = False
+
+    @staticmethod
+    def of(training: _torch.PrivateTraining) -> EndedTraining:
+        """The facts of a run that goes on until now."""
+        return EndedTraining(
+            training.run_id, training.steps, training.plan_json, training.target_delta, training.noise_multiplier,
+            training.max_grad_norm, training.history(),
+        )  # fmt: skip
+
+    def history(self) -> str:
+        """Every charge of the run as one event, in JSON."""
+        return self.charges
+
+    def finish(self, status: str) -> None:
+        """Nothing: the run is finished."""
+
+    def discard(self, all: bool) -> None:
+        """Nothing: there is nothing left."""
+
+    def begin_batch(self, size: int) -> None:
+        """Nothing: the batch is an ordinary one."""
+
+    def draw(self) -> list[int]:
+        """Raises InvalidState: batches of a private loader belong to its run."""
+        raise InvalidState(
+            "[loader] Expected a loader whose private training goes on, received one whose training was closed. Make a new DataLoader."
+        )
 
 
 class PrivacyEngine:
@@ -374,11 +424,12 @@ class PrivacyEngine:
             **clipping.plan(list(private), float(noise_multiplier), float(batch_size)),
         )
         names, parameters = list(private), list(private.values())
+        _close_earlier(parameters)
         training = _torch.PrivateTraining(plan, parameters, names, list(ignored.values()), self._ledger)
         session = PrivateSession(module, optimizer, training, 0 if batch_first else 1)
         session._private = frozenset(id(p) for p in parameters)
         if poisson_sampling:
-            sampler = PoissonBatchSampler(training.draw, steps_per_epoch(size, batch_size))
+            sampler = PoissonBatchSampler(lambda: session.training.draw(), steps_per_epoch(size, batch_size))
             make_loader_private(data_loader, sampler, session.begin_batch, session.batch_dim)
         else:
             announce(data_loader, lambda: lambda batch: rows_of(batch, session.batch_dim), session.begin_batch)
@@ -555,6 +606,14 @@ class _ClippingChoice:
             max_clipbound=1e4 * bound if self.max_clipbound is None else self.max_clipbound,
             unclipped_num_std=max(batch_size / 20, noise_multiplier) if std is None else std,
         )
+
+
+def _close_earlier(parameters: list[nn.Parameter]) -> None:
+    """A parameter belongs to one private run: that of the latest make_private."""
+    identities = {id(p) for p in parameters}
+    for session in list(_sessions.values()):
+        if not identities.isdisjoint(session._private):
+            session.close()
 
 
 def _split_parameters(

@@ -23,6 +23,7 @@ from hushgrad.accounting import (
     SelfComposedDpEvent,
     epsilon,
 )
+from hushgrad.engine import session_of
 from hushgrad.errors import BudgetExceeded, InvalidArgument, InvalidState, PrivacyViolation, Unsupported
 from hushgrad.ledger import Ledger
 
@@ -195,14 +196,61 @@ def test_evaluation_between_steps_is_free() -> None:
 def test_a_backward_pass_outside_of_training_gives_no_gradient() -> None:
     training = Training()
     x, y = data().tensors
-    with pytest.raises(RuntimeError, match="per-sample clipping"):
-        training.loss(x, y).backward()  # not a batch of the loader
+    training.loss(x, y).backward()  # not a batch of the loader
+    assert all(g is None for g in training.gradients())
+    with pytest.raises(InvalidState, match="private data loader"):
+        training.optimizer.step()
     training.module.eval()
     for x, y in training.loader:
         with pytest.raises(RuntimeError, match="per-sample clipping"):
             training.loss(x, y).backward()
         break
     assert all(g is None for g in training.gradients())
+
+
+def test_a_pass_between_steps_gives_inputs_their_gradient_and_parameters_none() -> None:
+    # A generator that learns from a private discriminator, after the discriminator's step.
+    training = Training()
+    reference = network()
+    for x, y in training.loader:
+        training.optimizer.zero_grad()
+        training.loss(x, y).backward()
+        training.optimizer.step()
+        training.optimizer.zero_grad()
+        reference.load_state_dict(training.module.state_dict())
+        seen, wanted = (torch.randn(3, 6, generator=torch.Generator().manual_seed(2)).requires_grad_() for _ in range(2))
+        training.module(seen).sum().backward()
+        reference(wanted).sum().backward()
+        torch.testing.assert_close(seen.grad, wanted.grad)
+        assert all(g is None for g in training.gradients())
+    assert training.engine.steps == 4
+
+
+def test_a_closed_session_leaves_an_ordinary_module_and_the_charges() -> None:
+    training = Training()
+    for x, y in training.loader:
+        training.optimizer.zero_grad()
+        training.loss(x, y).backward()
+        training.optimizer.step()
+    spent, run = training.engine.get_epsilon(DELTA), training.engine.run_id
+    session_of(training.optimizer).close()
+    training.module(torch.randn(3, 6)).sum().backward()
+    assert all(g is not None for g in training.gradients())
+    assert (training.engine.get_epsilon(DELTA), training.engine.run_id, training.engine.steps) == (spent, run, 4)
+    with pytest.raises(InvalidState, match="was closed"):
+        next(iter(training.loader))
+    with pytest.raises(InvalidArgument):
+        session_of(training.optimizer)
+
+
+def test_the_latest_make_private_owns_the_parameters() -> None:
+    first = Training()
+    second = Training(build=lambda: first.module)
+    for x, y in second.loader:
+        second.optimizer.zero_grad()
+        second.loss(x, y).backward()
+        second.optimizer.step()
+    assert (first.engine.steps, second.engine.steps) == (0, 4)
 
 
 @pytest.mark.parametrize("keyword", [True, False])

@@ -78,7 +78,8 @@ class DPLossFastGradientClipping:
         ignored = getattr(self.criterion, "ignore_index", None)
         if ignored is None or target is None:
             return torch.full_like(losses[:, 0], losses.size(1)) if losses.size(1) else losses.sum(1)
-        return (target.reshape(losses.shape) != ignored).sum(1)
+        kept: torch.Tensor = target.reshape(losses.shape) != ignored
+        return kept.sum(1)
 
 
 if not TYPE_CHECKING:
