@@ -121,7 +121,7 @@ void PrivateTraining::step() {
   ClippedSum sum = capture_.finish();
   std::vector<at::Tensor> sums = capture_.take_sums();
   capture_.discard(true);
-  ledger_->charge(run_id_, event_);  // durable before any noise exists
+  ledger_->charge_step(run_id_, event_);  // durable before any noise exists
   const double scale = plan_.loss_reduction == LossReduction::mean ? 1.0 / plan_.expected_batch_size : 1.0;
   const double noise_multiplier = adaptive_ ? adaptive_->gradient_noise_multiplier(plan_.noise_multiplier) : plan_.noise_multiplier;
   const NoisySum noisy = Noise::add(std::move(sum), noise_multiplier, scale, rng_);

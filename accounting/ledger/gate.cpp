@@ -19,10 +19,12 @@ BudgetGate::Allowance* BudgetGate::find(const std::string& key) {
   return found == allowances_.end() ? nullptr : &*found;
 }
 
-bool BudgetGate::allows(const std::string& key) const {
+std::int64_t BudgetGate::allowance(const std::string& key) const {
   const auto* allowance = const_cast<BudgetGate*>(this)->find(key);
-  return allowance != nullptr && allowance->left > 0;
+  return allowance == nullptr ? 0 : allowance->left;
 }
+
+bool BudgetGate::allows(const std::string& key) const { return allowance(key) > 0; }
 
 void BudgetGate::refill(const Event& history, const Event& event, const std::string& key, const Budget& budget) {
   std::vector<Allowance> shared = std::exchange(allowances_, {});
@@ -44,9 +46,9 @@ void BudgetGate::refill(const Event& history, const Event& event, const std::str
   allowances_.push_back({key, event, affordable_steps(history, event, budget.epsilon, budget.delta)});
 }
 
-void BudgetGate::spend(const Event& event, const std::string& key) {
-  if (auto* allowance = find(key); allowance != nullptr && allowance->left > 0) {
-    --allowance->left;
+void BudgetGate::spend(const Event& event, const std::string& key, std::int64_t count) {
+  if (auto* allowance = find(key); allowance != nullptr && allowance->left >= count) {
+    allowance->left -= count;
     return;
   }
   // Not foreseen: nothing known so far holds. The event is kept, so that the next query takes it into account.

@@ -18,13 +18,15 @@ namespace hushgrad::ledger {
 /// process, must be told to spend(), and every new budget to reset().
 class BudgetGate {
  public:
+  /// How many more of `key` certainly fit.
+  std::int64_t allowance(const std::string& key) const;
   /// Whether one more `key` (the event's canonical JSON) certainly fits.
   bool allows(const std::string& key) const;
   /// Asks the accountant with `history` (all charges so far); afterwards allows(key) says whether one more fits, exactly
   /// as the accountant bounds it. Throws what the accountant throws, and then allows nothing.
   void refill(const Event& history, const Event& event, const std::string& key, const Budget& budget);
-  /// One charge happened.
-  void spend(const Event& event, const std::string& key);
+  /// `count` charges happened.
+  void spend(const Event& event, const std::string& key, std::int64_t count = 1);
   void reset();
 
  private:

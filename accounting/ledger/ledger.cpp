@@ -2,11 +2,15 @@
 
 #include <algorithm>
 #include <charconv>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <exception>
+#include <mutex>
 #include <utility>
 
 #include "accounting/accountants/accountant.h"
+#include "accounting/ledger/block.h"
 #include "accounting/ledger/names.h"
 #include "accounting/ledger/session.h"
 #include "accounting/ledger/table.h"
@@ -60,18 +64,54 @@ Run& known_run(State& state, const std::string& run_id) {
   return *run;
 }
 
-bool admits(Dataset& dataset, const Event& event, const std::string& key) {
-  if (!dataset.budget || dataset.gate.allows(key)) return true;
-  dataset.gate.refill(dataset.tally.composed(), event, key, *dataset.budget);
-  return dataset.gate.allows(key);
+Run& open_run(State& state, const std::string& run_id) {
+  Run& run = known_run(state, run_id);
+  if (!run.record.finished) return run;
+  throw InvalidState(message("[ledger] Expected a run that is open, received one that is ", run.record.status,
+                             ". Begin a new run."));
+}
+
+// How many more of the event certainly fit; 0 only when the accountant says so.
+std::int64_t fitting(Dataset& dataset, const Event& event, const std::string& key) {
+  if (!dataset.budget) return INT64_MAX;
+  if (!dataset.gate.allows(key)) dataset.gate.refill(dataset.tally.composed(), event, key, *dataset.budget);
+  return dataset.gate.allowance(key);
+}
+
+// The last steps of a budget go out one by one, so that what one process reserves is not missing in another.
+std::int64_t within(std::int64_t fits, std::int64_t wanted) { return std::min(wanted, fits / 2 + fits % 2); }
+
+std::int64_t described(const Run& run, const Event& event, const std::string& key, Batch& batch) {
+  const auto known = run.event_entries.find(key);
+  if (known != run.event_entries.end()) return known->second;
+  return batch.append(kEvent, EventPayload{run.record.run_id, event});
+}
+
+Refusal refuse(const Run& run, const Dataset& owner, const Event& event, Batch& batch) {
+  batch.append(kRefusal, RefusalPayload{run.record.run_id, owner.budget->sequence, event});
+  return {owner.name, *owner.budget, owner.tally.composed()};
+}
+
+double seconds_since(Holder::Clock::time_point start) {
+  return std::chrono::duration<double>(Holder::Clock::now() - start).count();
 }
 
 }  // namespace
 
-Ledger::Ledger(const std::string& path, bool create) : session_(std::make_unique<Session>(path, create)) {}
+Ledger::Ledger(const std::string& path, bool create)
+    : session_(std::make_unique<Session>(path, create)), holder_(std::make_unique<Holder>()) {}
 
 Ledger::~Ledger() {
-  if (!session_->is_own_process()) static_cast<void>(session_.release());
+  if (!session_->is_own_process()) {
+    static_cast<void>(session_.release());
+    static_cast<void>(holder_.release());  // its mutex may be locked by a thread that is not here
+    return;
+  }
+  try {
+    settle();
+  } catch (const std::exception&) {
+    // What cannot be stated durably stays spent.
+  }
 }
 
 std::shared_ptr<Ledger> Ledger::open(const std::string& path, bool create) {
@@ -120,37 +160,90 @@ void Ledger::charge(const std::string& run_id, const Event& event) {
   const std::string key = event.to_json();
   std::optional<Refusal> refusal;
   session_->write([&](State& state, Batch& batch) {
-    Run& run = known_run(state, run_id);
-    if (run.record.finished) {
-      throw InvalidState(message("[ledger] Expected a run that is open, received one that is ", run.record.status,
-                                 ". Begin a new run."));
-    }
+    const Run& run = open_run(state, run_id);
     Dataset& owner = state.datasets[run.dataset];
-    if (!admits(owner, event, key)) {
-      refusal = Refusal{owner.name, *owner.budget, owner.tally.composed()};
-      batch.append(kRefusal, RefusalPayload{run_id, owner.budget->sequence, event});
+    if (fitting(owner, event, key) == 0) {
+      refusal = refuse(run, owner, event, batch);
       return;
     }
-    const auto known = run.event_entries.find(key);
-    const std::int64_t described =
-        known != run.event_entries.end() ? known->second : batch.append(kEvent, EventPayload{run_id, event});
-    batch.append(kCharge, ChargePayload{described});
+    batch.append(kCharge, ChargePayload{described(run, event, key, batch)});
   });
   if (refusal) throw BudgetExceeded(refusal_text(*refusal, event));
+}
+
+void Ledger::charge_step(const std::string& run_id, const Event& event) {
+  const Holder::Key key{run_id, event.to_json()};
+  session_->check();
+  const std::lock_guard lock(holder_->mutex);
+  if (holder_->draw(key)) return;
+  const std::int64_t wanted = holder_->wanted(key);
+  const auto start = Holder::Clock::now();
+  std::optional<Refusal> refusal;
+  Block block;
+  session_->write([&](State& state, Batch& batch) {
+    const Run& run = open_run(state, run_id);
+    Dataset& owner = state.datasets[run.dataset];
+    const std::int64_t fits = fitting(owner, event, key.second);
+    if (fits == 0) {
+      refusal = refuse(run, owner, event, batch);
+      return;
+    }
+    block.count = within(fits, wanted);
+    block.sequence =
+        batch.append(kReserve, ReservePayload{described(run, event, key.second, batch), block.count, holder_->id});
+  });
+  if (refusal) throw BudgetExceeded(refusal_text(*refusal, event));
+  block.left = block.count - 1;
+  block.since = Holder::Clock::now();
+  block.commit_seconds = seconds_since(start);
+  holder_->blocks[key] = block;
+}
+
+void Ledger::limit_block(std::int64_t steps) {
+  if (steps < 1 || steps > kMaxBlock) {
+    throw InvalidArgument(message("[ledger] Expected a block of 1 to ", kMaxBlock, " steps, received ", steps, "."));
+  }
+  const std::lock_guard lock(holder_->mutex);
+  holder_->limit = steps;
+}
+
+void Ledger::settle() {
+  session_->check();
+  settle_blocks(nullptr, {});
+}
+
+void Ledger::settle_blocks(const std::string* run_id, const std::string& finish_as) {
+  const std::lock_guard lock(holder_->mutex);
+  std::vector<std::pair<Holder::Key, Block>> given_up;
+  for (const auto& held : holder_->blocks) {
+    if (run_id == nullptr || held.first.first == *run_id) given_up.push_back(held);
+  }
+  // Before the write: whatever becomes of it, no step is taken out of these blocks any more.
+  for (const auto& [key, block] : given_up) holder_->blocks.erase(key);
+  if (given_up.empty() && finish_as.empty()) return;
+  session_->write([&](State& state, Batch& batch) {
+    if (!finish_as.empty()) {
+      const RunRecord& record = known_run(state, *run_id).record;
+      if (record.finished && record.status != finish_as) open_run(state, *run_id);
+    }
+    for (const auto& [key, block] : given_up) {
+      const auto known = state.reservations.find(block.sequence);
+      const bool is_open = known != state.reservations.end() && known->second.open;
+      if (!is_open || known_run(state, key.first).record.finished) continue;
+      batch.append(kSettle, SettlePayload{block.sequence, block.count - block.left});
+    }
+    if (!finish_as.empty() && !known_run(state, *run_id).record.finished) {
+      batch.append(kFinish, FinishPayload{*run_id, finish_as});
+    }
+  });
 }
 
 void Ledger::finish_run(const std::string& run_id, const std::string& status) {
   if (status != "completed" && status != "failed") {
     throw InvalidArgument("[ledger] Expected status completed or failed, received another text. Say how the run ended.");
   }
-  session_->write([&](State& state, Batch& batch) {
-    const RunRecord& record = known_run(state, run_id).record;
-    if (record.finished && record.status != status) {
-      throw InvalidState(message("[ledger] Expected a run that is open, received one that is ", record.status,
-                                 ". A run ends once."));
-    }
-    if (!record.finished) batch.append(kFinish, FinishPayload{run_id, status});
-  });
+  session_->check();
+  settle_blocks(&run_id, status);
 }
 
 Interval Ledger::spent(const std::string& dataset, double delta) const {
@@ -169,7 +262,15 @@ Event Ledger::dataset_history(const std::string& dataset) const {
 }
 
 Event Ledger::run_history(const std::string& run_id) const {
-  return session_->read([&](State& state, Database&) { return known_run(state, run_id).tally.composed(); });
+  session_->check();
+  const std::lock_guard lock(holder_->mutex);
+  return session_->read([&](State& state, Database&) {
+    Tally tally = known_run(state, run_id).tally;
+    for (const auto& [key, block] : holder_->blocks) {
+      if (key.first == run_id) tally.take_away(key.second, block.left);
+    }
+    return tally.composed();
+  });
 }
 
 std::vector<std::string> Ledger::datasets() const {
@@ -199,15 +300,20 @@ std::vector<StepRecord> Ledger::steps(const std::optional<std::string>& dataset,
   return session_->read([&](State& state, Database& database) {
     if (run_id) known_run(state, *run_id);
     std::vector<StepRecord> records;
-    Statement statement(database, "SELECT sequence, time, payload FROM entry WHERE kind = ? ORDER BY sequence");
-    statement.bind(1, kCharge);
+    Statement statement(
+        database, "SELECT sequence, time, payload FROM entry WHERE kind IN ('charge', 'reserve') ORDER BY sequence");
     while (statement.step()) {
-      const auto& place = state.event_entries.at(decode_charge(statement.bytes(2)).event_sequence);
+      const std::int64_t sequence = statement.integer(0);
+      const auto reserved = state.reservations.find(sequence);
+      const bool is_block = reserved != state.reservations.end();
+      const auto& place = state.event_entries.at(is_block ? reserved->second.event_sequence
+                                                          : decode_charge(statement.bytes(2)).event_sequence);
       const Run& run = state.runs[place.run];
       if (run_id && *run_id != run.record.run_id) continue;
       if (dataset && *dataset != run.record.info.dataset) continue;
-      records.push_back({statement.integer(0), run.record.run_id, run.record.info.dataset,
-                         run.tally.use(place.run_use).event, 1, statement.integer(1)});
+      records.insert(records.end(), static_cast<std::size_t>(is_block ? reserved->second.count : 1),
+                     {sequence, run.record.run_id, run.record.info.dataset, run.tally.use(place.run_use).event, 1,
+                      statement.integer(1)});
     }
     return records;
   });

@@ -4,6 +4,7 @@
 #include <initializer_list>
 #include <nlohmann/json.hpp>
 
+#include "accounting/ledger/block.h"
 #include "accounting/ledger/names.h"
 #include "dpcore/error.h"
 
@@ -92,6 +93,18 @@ std::string encode(const FinishPayload& payload) {
   return json{{"run", payload.run_id}, {"status", payload.status}}.dump();
 }
 
+std::string encode(const ReservePayload& payload) {
+  return json{{"count", payload.count}, {"event", payload.event_sequence}, {"holder", payload.holder}}.dump();
+}
+
+std::string encode(const SettlePayload& payload) {
+  return json{{"reservation", payload.reservation}, {"used", payload.used}}.dump();
+}
+
+std::string encode(const MigrationPayload& payload) {
+  return json{{"from", payload.from}, {"to", payload.to}}.dump();
+}
+
 GenesisPayload decode_genesis(const std::string& text) {
   const json object = parse_object(text, {"ledger", "schema"});
   return {id_of(object, "ledger"), integer_of(object, "schema")};
@@ -135,6 +148,23 @@ FinishPayload decode_finish(const std::string& text) {
   FinishPayload payload{id_of(object, "run"), text_of(object, "status")};
   if (payload.status != "completed" && payload.status != "failed") refuse("a known status", "another text");
   return payload;
+}
+
+ReservePayload decode_reserve(const std::string& text) {
+  const json object = parse_object(text, {"count", "event", "holder"});
+  ReservePayload payload{integer_of(object, "event"), integer_of(object, "count"), id_of(object, "holder")};
+  if (payload.count < 1 || payload.count > kMaxBlock) refuse(message("a count from 1 to ", kMaxBlock), "another one");
+  return payload;
+}
+
+SettlePayload decode_settle(const std::string& text) {
+  const json object = parse_object(text, {"reservation", "used"});
+  return {integer_of(object, "reservation"), integer_of(object, "used")};
+}
+
+MigrationPayload decode_migration(const std::string& text) {
+  const json object = parse_object(text, {"from", "to"});
+  return {integer_of(object, "from"), integer_of(object, "to")};
 }
 
 std::string canonical_plan(const std::string& plan_json) {

@@ -16,16 +16,22 @@ constexpr std::string_view kBudget = "budget";
 constexpr std::string_view kRun = "run";
 constexpr std::string_view kEvent = "event";
 constexpr std::string_view kCharge = "charge";
+constexpr std::string_view kReserve = "reserve";
+constexpr std::string_view kSettle = "settle";
 constexpr std::string_view kRefusal = "refusal";
 constexpr std::string_view kFinish = "finish";
+constexpr std::string_view kMigration = "migration";
 
 struct GenesisPayload { std::string ledger_id; std::int64_t schema = 0; };
 struct BudgetPayload { std::string dataset; double epsilon = 0, delta = 0; };
 struct RunPayload { std::string run_id; RunInfo info; };
 struct EventPayload { std::string run_id; Event event; };                                   // described once a run
 struct ChargePayload { std::int64_t event_sequence = 0; };                                  // one a step
+struct ReservePayload { std::int64_t event_sequence = 0, count = 0; std::string holder; };       // a block of steps
+struct SettlePayload { std::int64_t reservation = 0, used = 0; };                            // what became of it
 struct RefusalPayload { std::string run_id; std::int64_t budget_sequence = 0; Event event; };
 struct FinishPayload { std::string run_id, status; };
+struct MigrationPayload { std::int64_t from = 0, to = 0; };
 
 std::string encode(const GenesisPayload& payload);
 std::string encode(const BudgetPayload& payload);
@@ -34,6 +40,9 @@ std::string encode(const EventPayload& payload);
 std::string encode(const ChargePayload& payload);
 std::string encode(const RefusalPayload& payload);
 std::string encode(const FinishPayload& payload);
+std::string encode(const ReservePayload& payload);
+std::string encode(const SettlePayload& payload);
+std::string encode(const MigrationPayload& payload);
 
 /// Each throws InvalidArgument for text that is not JSON, for a missing or extra key, and for a value of the wrong type
 /// or outside its domain.
@@ -44,6 +53,9 @@ EventPayload decode_event(const std::string& text);
 ChargePayload decode_charge(const std::string& text);
 RefusalPayload decode_refusal(const std::string& text);
 FinishPayload decode_finish(const std::string& text);
+ReservePayload decode_reserve(const std::string& text);
+SettlePayload decode_settle(const std::string& text);
+MigrationPayload decode_migration(const std::string& text);
 
 /// The plan as canonical JSON. Throws InvalidArgument unless it is empty (read as `{}`) or a JSON object of at most
 /// 1 MiB, nested at most 64 deep.

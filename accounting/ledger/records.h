@@ -37,20 +37,23 @@ struct RunRecord {
   std::string run_id;  // 32 hex digits
   RunInfo info;
   std::string status;  // "running", "completed" or "failed"; a run that was killed stays "running"
-  std::int64_t steps = 0;
+  std::int64_t steps = 0;  // that are spent, with those that are reserved
   std::int64_t refusals = 0;
   std::int64_t sequence = 0;
   std::int64_t started = 0;                // microseconds since 1970-01-01 UTC
   std::optional<std::int64_t> finished{};  // likewise
+  /// How many of `steps` are in blocks that nobody has accounted for yet: the process that reserved them still trains, or
+  /// it died. They are spent; at most this many of them never happened.
+  std::int64_t reserved = 0;
 };
 
-/// One charge.
+/// One step that is spent. The steps of one block share its sequence and time.
 struct StepRecord {
   std::int64_t sequence = 0;
   std::string run_id;
   std::string dataset;
   Event event = Event::no_op();
-  std::int64_t count = 1;  // how often the event happened: every charge is a row of its own
+  std::int64_t count = 1;  // how often the event happened: every step is a row of its own
   std::int64_t time = 0;   // microseconds since 1970-01-01 UTC
 };
 
@@ -58,7 +61,7 @@ struct StepRecord {
 struct LedgerEntry {
   std::int64_t sequence = 0;
   std::int64_t time = 0;  // microseconds since 1970-01-01 UTC; never goes back along the chain
-  std::string kind;       // "genesis", "budget", "run", "event", "charge", "refusal", "finish"
+  std::string kind;       // "genesis", "budget", "run", "event", "charge", ...: docs/ledger.md
   std::string payload;    // canonical JSON
   std::string previous;   // 96 hex digits
   std::string hash;       // 96 hex digits

@@ -43,6 +43,10 @@ void create_schema(Database& database) {
   for (const auto& definition : kDefinitions) database.execute(definition.sql);
 }
 
+void migrate_schema(Database& database) {
+  database.execute(message("PRAGMA user_version = ", kSchemaVersion).c_str());
+}
+
 void check_header(Database& database, const std::string& path) {
   const std::int64_t application = database.integer("PRAGMA application_id");
   if (application != kApplicationId) {

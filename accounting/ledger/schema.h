@@ -8,10 +8,14 @@
 
 namespace hushgrad::ledger {
 
-constexpr std::int64_t kSchemaVersion = 1;
+constexpr std::int64_t kSchemaVersion = 2;  // 2: reserve, settle, migration
 
 /// Makes the table and its guards in an empty database.
 void create_schema(Database& database);
+
+/// Marks an older ledger as one of this version, so that older programs refuse it instead of calling it broken. In a
+/// write transaction, together with the migration entry.
+void migrate_schema(Database& database);
 
 /// Throws LedgerError unless the file is a ledger of this or an older schema version.
 void check_header(Database& database, const std::string& path);

@@ -124,6 +124,11 @@ void Session::catch_up() {
   }
 }
 
+void Session::check() {
+  const auto lock = enter();
+  check_usable();
+}
+
 void Session::write(const std::function<void(State&, Batch&)>& body) {
   const auto lock = enter();
   check_usable();
@@ -134,8 +139,13 @@ void Session::write(const std::function<void(State&, Batch&)>& body) {
   Transaction transaction(*database_, true);
   catch_up();
   Batch batch(state_);
+  if (state_.schema < kSchemaVersion) {
+    batch.append(kMigration, MigrationPayload{state_.schema, kSchemaVersion});
+    migrate_schema(*database_);
+  }
+  const std::size_t own = batch.entries().size();
   body(state_, batch);
-  if (batch.entries().empty()) return;
+  if (batch.entries().size() == own) return;
   for (const Entry& entry : batch.entries()) insert(*database_, entry);
   // Before the commit: an entry that could not be read back must never get into the file.
   apply(batch);

@@ -61,6 +61,9 @@ class Session {
     return body(state_, *database_);
   }
 
+  /// Throws when write() certainly would: a fork, another file under the name, an earlier failure. Reads no entry.
+  void check();
+
   /// Runs `body` on the newest entries under the file's one write lock, then makes what it appended durable: what
   /// `body` saw cannot change before the commit. Appends nothing when `body` throws.
   void write(const std::function<void(State&, Batch&)>& body);

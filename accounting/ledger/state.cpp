@@ -54,7 +54,8 @@ std::string State::apply(const Entry& entry) {
   static const std::unordered_map<std::string_view, void (State::*)(const Entry&)> kinds = {
       {kGenesis, &State::apply_genesis}, {kBudget, &State::apply_budget}, {kRun, &State::apply_run},
       {kEvent, &State::apply_event},     {kCharge, &State::apply_charge}, {kRefusal, &State::apply_refusal},
-      {kFinish, &State::apply_finish},
+      {kFinish, &State::apply_finish},   {kReserve, &State::apply_reserve}, {kSettle, &State::apply_settle},
+      {kMigration, &State::apply_migration},
   };
   if (std::string fault = link_fault(entry); !fault.empty()) return fault;
   const auto kind = kinds.find(entry.kind);
@@ -83,6 +84,7 @@ void State::apply_genesis(const Entry& entry) {
   GenesisPayload payload = decode_genesis(entry.payload);
   if (payload.schema < 1 || payload.schema > kSchemaVersion) nonsense("its schema version is unknown");
   ledger_id = std::move(payload.ledger_id);
+  schema = payload.schema;
 }
 
 void State::apply_budget(const Entry& entry) {
@@ -117,17 +119,74 @@ void State::apply_event(const Entry& entry) {
 }
 
 void State::apply_charge(const Entry& entry) {
-  const auto found = event_entries.find(decode_charge(entry.payload).event_sequence);
+  spend(described(decode_charge(entry.payload).event_sequence), 1);
+}
+
+const EventEntry& State::described(std::int64_t event_sequence) const {
+  const auto found = event_entries.find(event_sequence);
   if (found == event_entries.end()) nonsense("it charges an event that no entry describes");
-  const EventEntry& place = found->second;
+  return found->second;
+}
+
+void State::spend(const EventEntry& place, std::int64_t count) {
   Run& run = runs[place.run];
   if (run.record.finished) nonsense("its run was finished before");
   Dataset& owner = datasets[run.dataset];
-  run.tally.add(place.run_use);
-  owner.tally.add(place.dataset_use);
-  ++run.record.steps;
+  run.tally.add(place.run_use, count);
+  owner.tally.add(place.dataset_use, count);
+  run.record.steps += count;
   const Use& use = owner.tally.use(place.dataset_use);
-  owner.gate.spend(use.event, use.key);
+  owner.gate.spend(use.event, use.key, count);
+}
+
+void State::apply_reserve(const Entry& entry) {
+  if (schema < 2) nonsense("its kind is newer than the ledger");
+  ReservePayload payload = decode_reserve(entry.payload);
+  const EventEntry& place = described(payload.event_sequence);
+  spend(place, payload.count);
+  Run& run = runs[place.run];
+  // A holder asks for more of the same only when what it had is used up.
+  for (const std::int64_t sequence : std::vector(run.open_reservations)) {
+    const Reservation& before = reservations.at(sequence);
+    if (before.holder == payload.holder && before.event_sequence == payload.event_sequence) close(run, sequence);
+  }
+  run.record.reserved += payload.count;
+  run.open_reservations.push_back(entry.sequence);
+  reservations[entry.sequence] = {payload.event_sequence, payload.count, std::move(payload.holder), true};
+}
+
+void State::close(Run& run, std::int64_t reservation) {
+  Reservation& closed = reservations.at(reservation);
+  closed.open = false;
+  run.record.reserved -= closed.count;
+  std::erase(run.open_reservations, reservation);
+}
+
+// The one entry that lowers what is spent: the process that held the block states, before it ends, how many of its steps
+// it took. Whoever cannot state that, because it died, leaves the whole block spent.
+void State::apply_settle(const Entry& entry) {
+  const SettlePayload payload = decode_settle(entry.payload);
+  const auto found = reservations.find(payload.reservation);
+  if (found == reservations.end() || !found->second.open) nonsense("it settles a block that is not open");
+  Reservation& reservation = found->second;
+  if (payload.used < 0 || payload.used > reservation.count) nonsense("it uses another number of steps than the block has");
+  const EventEntry& place = event_entries.at(reservation.event_sequence);
+  Run& run = runs[place.run];
+  if (run.record.finished) nonsense("its run was finished before");
+  const std::int64_t unused = reservation.count - payload.used;
+  close(run, payload.reservation);
+  reservation.count = payload.used;
+  run.tally.add(place.run_use, -unused);
+  datasets[run.dataset].tally.add(place.dataset_use, -unused);
+  run.record.steps -= unused;
+}
+
+void State::apply_migration(const Entry& entry) {
+  const MigrationPayload payload = decode_migration(entry.payload);
+  if (payload.from != schema || payload.to <= schema || payload.to > kSchemaVersion) {
+    nonsense("it migrates between other versions");
+  }
+  schema = payload.to;
 }
 
 void State::apply_refusal(const Entry& entry) {

@@ -29,7 +29,9 @@ class Tally {
   /// Position of the event in uses(); a new one starts at count 0.
   std::size_t position(const std::string& key, const Event& event);
   const Use& use(std::size_t position) const { return uses_[position]; }
-  void add(std::size_t position) { ++uses_[position].count; }
+  void add(std::size_t position, std::int64_t count) { uses_[position].count += count; }
+  /// count must not pass what the event has.
+  void take_away(const std::string& key, std::int64_t count) { uses_[positions_.at(key)].count -= count; }
   /// A composition that holds each event that happened once, with its count.
   Event composed() const;
 
@@ -51,6 +53,7 @@ struct Run {
   std::size_t dataset = 0;  // position in State::datasets
   Tally tally;
   std::unordered_map<std::string, std::int64_t> event_entries;  // key -> sequence of the entry that describes it
+  std::vector<std::int64_t> open_reservations;                  // their sequences
 };
 
 /// Where a charge of one event entry is counted.
@@ -58,6 +61,14 @@ struct EventEntry {
   std::size_t run = 0;
   std::size_t run_use = 0;
   std::size_t dataset_use = 0;
+};
+
+/// A block of steps that was reserved at once.
+struct Reservation {
+  std::int64_t event_sequence = 0;
+  std::int64_t count = 0;  // what is spent of it: all, until its holder says that less was used
+  std::string holder;
+  bool open = true;  // nobody has said yet how many were used
 };
 
 class State {
@@ -71,7 +82,9 @@ class State {
   std::string ledger_id;
   std::deque<Dataset> datasets;  // in order of first use
   std::deque<Run> runs;          // in order of begin_run
-  std::unordered_map<std::int64_t, EventEntry> event_entries;  // by sequence
+  std::unordered_map<std::int64_t, EventEntry> event_entries;   // by sequence
+  std::unordered_map<std::int64_t, Reservation> reservations;   // by sequence
+  std::int64_t schema = 0;
 
   Dataset* find_dataset(const std::string& name);
   Run* find_run(const std::string& run_id);
@@ -83,6 +96,12 @@ class State {
   void apply_run(const Entry& entry);
   void apply_event(const Entry& entry);
   void apply_charge(const Entry& entry);
+  void apply_reserve(const Entry& entry);
+  void apply_settle(const Entry& entry);
+  void apply_migration(const Entry& entry);
+  void spend(const EventEntry& place, std::int64_t count);
+  const EventEntry& described(std::int64_t event_sequence) const;
+  void close(Run& run, std::int64_t reservation);
   void apply_refusal(const Entry& entry);
   void apply_finish(const Entry& entry);
   std::size_t dataset_position(const std::string& name);

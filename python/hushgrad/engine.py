@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from hushgrad import _torch, accounting, checkpoint
 from hushgrad.backward import watch_losses
-from hushgrad.errors import InvalidArgument, InvalidState, LedgerError, PrivacyViolation, Unsupported
+from hushgrad.errors import HushgradError, InvalidArgument, InvalidState, LedgerError, PrivacyViolation, Unsupported
 from hushgrad.independence import check_forward, check_inputs, check_modules
 from hushgrad.keys import Keyring
 from hushgrad.loader import (
@@ -250,6 +250,7 @@ class PrivacyEngine:
         self.keyring = keyring
         self._ledger = _torch.LedgerHandle(os.fspath(ledger) if ledger is not None else "hushgrad.ledger.db")
         self._sessions: list[PrivateSession] = []
+        self._settled_at_exit = weakref.finalize(self, _settle, self._ledger)
 
     @property
     def ledger_path(self) -> str:
@@ -645,6 +646,13 @@ def _split_parameters(
         raise InvalidArgument("[make_private] Expected at least one trainable parameter in the optimizer, received none.")
     ignored = {name: p for name, p in module.named_parameters() if p.requires_grad and name not in stepped}
     return stepped, ignored
+
+
+def _settle(ledger: _torch.LedgerHandle) -> None:
+    try:
+        ledger.settle()
+    except HushgradError:
+        pass  # what cannot be stated durably, or crossed a fork, stays spent
 
 
 def _login_name() -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -17,7 +18,7 @@ from typing import Any
 
 import hushgrad._core as _core
 from hushgrad.accounting import DpEvent, event_from_json
-from hushgrad.errors import InvalidArgument
+from hushgrad.errors import HushgradError, InvalidArgument
 
 __all__ = ["Budget", "Entry", "Head", "Ledger", "Run", "Step", "Verdict"]
 
@@ -55,15 +56,18 @@ class Run:
     plan: dict[str, Any]
     status: str
     steps: int
+    """That are spent, with those that are reserved."""
     refusals: int
     sequence: int
     started: datetime
     finished: datetime | None
+    reserved: int
+    """Of ``steps``: in blocks that nobody has accounted for, because their process still trains, or died. They are spent."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One charge. ``count`` is 1: every charge is a row of its own."""
+    """One step that is spent. ``count`` is 1: every step is a row of its own; those of one block share ``sequence``."""
 
     sequence: int
     run_id: str
@@ -118,6 +122,7 @@ class Ledger:
 
     def __init__(self, path: str | os.PathLike[str], *, create: bool = True) -> None:
         self._handle = _core.Ledger(os.fspath(path), create)
+        self._settled_at_exit = weakref.finalize(self, _settle, self._handle)
 
     def __repr__(self) -> str:
         return f"Ledger({self.path!r})"
@@ -176,6 +181,24 @@ class Ledger:
         """
         self._handle.charge(run, event.to_json())
 
+    def charge_step(self, run: str, event: DpEvent) -> None:
+        """:meth:`charge` for a training loop: one durable entry reserves several steps, this and the next ones.
+
+        The whole block counts as spent from then on. Its size follows the measured time of commits and steps (the disk
+        then costs about half a per cent of the steps), starts at 1, at most doubles, and is bounded by
+        :meth:`limit_block` and by half of what still fits the budget. ``finish_run``, ``settle`` and the end of the
+        object state how many steps were taken; after a crash nobody does, and the block stays spent.
+        """
+        self._handle.charge_step(run, event.to_json())
+
+    def settle(self) -> None:
+        """State durably how many steps of this object's blocks were taken, and let go of those that never happened."""
+        self._handle.settle()
+
+    def limit_block(self, steps: int) -> None:
+        """The largest block :meth:`charge_step` reserves, 1 to 1024 (the default)."""
+        self._handle.limit_block(steps)
+
     def finish_run(self, run: str, status: str = "completed") -> None:
         """Record how a run ended: "completed" or "failed". Never changes what was spent."""
         self._handle.finish_run(run, status)
@@ -186,7 +209,7 @@ class Ledger:
         return lower, upper
 
     def run_spent(self, run: str, delta: float) -> tuple[float, float]:
-        """(lower, upper) of epsilon at ``delta`` of one run."""
+        """(lower, upper) of epsilon at ``delta`` of one run; of this object's own blocks, the steps that were taken."""
         lower, upper = self._handle.run_spent(run, delta)
         return lower, upper
 
@@ -211,7 +234,7 @@ class Ledger:
         return _run(self._handle.run(run))
 
     def steps(self, dataset: str | None = None, run: str | None = None) -> list[Step]:
-        """One row a charge, in order: of everything, of one dataset, or of one run."""
+        """One row a step that is spent, in order: of everything, of one dataset, or of one run."""
         return [
             Step(sequence, run_id, name, _event(event), count, _time(time))
             for sequence, run_id, name, event, count, time in self._handle.steps(dataset, run)
@@ -240,8 +263,15 @@ class Ledger:
         return Verdict(*self._handle.verify())
 
 
+def _settle(handle: _core.Ledger) -> None:
+    try:
+        handle.settle()
+    except HushgradError:
+        pass  # what cannot be stated durably, or crossed a fork, stays spent
+
+
 def _run(row: tuple[Any, ...]) -> Run:
-    run_id, dataset, purpose, actor, plan, status, steps, refusals, sequence, started, finished = row
+    run_id, dataset, purpose, actor, plan, status, steps, refusals, sequence, started, finished, reserved = row
     return Run(
         run_id,
         dataset,
@@ -254,4 +284,5 @@ def _run(row: tuple[Any, ...]) -> Run:
         sequence,
         _time(started),
         None if finished is None else _time(finished),
+        reserved,
     )

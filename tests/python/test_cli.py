@@ -111,6 +111,7 @@ def test_status(path: str) -> None:
         "epsilon_lower": lower,
         "epsilon_upper": upper,
         "refusals": 1,
+        "reserved": 0,
         "runs": 1,
         "steps": 3,
     }

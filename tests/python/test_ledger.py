@@ -90,6 +90,40 @@ def test_steps_are_one_row_a_charge_and_can_be_narrowed(ledger: Ledger) -> None:
     assert ledger.steps(dataset="unknown") == []
 
 
+def test_steps_in_blocks_are_spent_at_once_and_settled_at_the_end(tmp_path: Path) -> None:
+    ledger, other = Ledger(tmp_path / "l.db"), Ledger(tmp_path / "l.db")
+    run = begin(ledger)
+    for _ in range(4):  # blocks of 1, 2 and 4
+        ledger.charge_step(run, STEP)
+    row = other.run(run)
+    assert (row.steps, row.reserved, len(other.steps())) == (7, 4, 7)
+    assert other.spent(dataset="mimic", delta=DELTA) == epsilon(SelfComposedDpEvent(STEP, 7), DELTA)
+    assert ledger.run_spent(run, DELTA) == epsilon(SelfComposedDpEvent(STEP, 4), DELTA)
+    ledger.settle()
+    assert (other.run(run).steps, other.run(run).reserved) == (4, 0)
+    ledger.limit_block(1)
+    ledger.charge_step(run, STEP)
+    assert other.run(run).steps == 5
+    ledger.charge_step(run, STEP)
+    ledger.charge_step(run, STEP)
+    ledger.finish_run(run)
+    assert (other.run(run).steps, other.run(run).reserved) == (7, 0)
+
+
+def test_a_program_that_ends_settles_and_one_that_is_killed_does_not(tmp_path: Path) -> None:
+    path = tmp_path / "l.db"
+    for end, steps, reserved in (("", 4, 0), ("import os; os._exit(0)", 7, 4)):
+        ledger = Ledger(path)
+        run = begin(ledger)
+        program = (
+            "import sys; from hushgrad.ledger import Ledger; from hushgrad.accounting import GaussianDpEvent\n"
+            "ledger = Ledger(sys.argv[1])\n"
+            f"for _ in range(4): ledger.charge_step(sys.argv[2], GaussianDpEvent(50.0))\n{end}"
+        )
+        subprocess.run([sys.executable, "-c", program, str(path), run], check=True)
+        assert (ledger.run(run).steps, ledger.run(run).reserved) == (steps, reserved)
+
+
 def test_the_budget_refuses_and_says_why(ledger: Ledger) -> None:
     ledger.set_budget(dataset="mimic", epsilon=1.0, delta=DELTA)
     run = begin(ledger)

@@ -18,7 +18,7 @@ std::optional<py::tuple> row(const std::optional<Budget>& budget) {
 
 py::tuple row(const RunRecord& run) {
   return py::make_tuple(run.run_id, run.info.dataset, run.info.purpose, run.info.actor, run.info.plan_json, run.status,
-                        run.steps, run.refusals, run.sequence, run.started, run.finished);
+                        run.steps, run.refusals, run.sequence, run.started, run.finished, run.reserved);
 }
 
 py::tuple row(const StepRecord& step) {
@@ -64,6 +64,12 @@ void bind_ledger(py::module_& m) {
            [](Ledger& self, const std::string& run_id, const std::string& event_json) {
              unlocked([&] { self.charge(run_id, Event::from_json(event_json)); });
            })
+      .def("charge_step",
+           [](Ledger& self, const std::string& run_id, const std::string& event_json) {
+             unlocked([&] { self.charge_step(run_id, Event::from_json(event_json)); });
+           })
+      .def("settle", &Ledger::settle, Unlocked())
+      .def("limit_block", &Ledger::limit_block, Unlocked())
       .def("finish_run", &Ledger::finish_run, Unlocked())
       .def("spent",
            [](Ledger& self, const std::string& dataset, double delta) {

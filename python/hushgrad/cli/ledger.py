@@ -79,7 +79,9 @@ def status(
     if not rows:
         print_line("Nothing on record." if dataset is None else f"Nothing on record for {dataset!r}.")
         return
-    print_table(("dataset", "budget", "spent", "delta", "runs", "steps", "refused"), [_status_cells(row) for row in rows])
+    print_table(("dataset", "budget", "spent", "delta", "runs", "steps", "reserved", "refused"), [_status_cells(row) for row in rows])
+    if any(row["reserved"] for row in rows):
+        print_line("Reserved steps are spent: their process still trains, or it died before it could say how many it took.")
     if any(row["delta"] is None for row in rows):
         print_line("Give --delta to see what a dataset without a budget has spent.")
 
@@ -96,6 +98,7 @@ def _status_row(ledger: Ledger, name: str, delta: float | None) -> dict[str, Any
         "epsilon_lower": None if lower is None else as_json(lower),
         "epsilon_upper": None if upper is None else as_json(upper),
         "refusals": sum(run.refusals for run in runs),
+        "reserved": sum(run.reserved for run in runs),
         "runs": len(runs),
         "steps": sum(run.steps for run in runs),
     }
@@ -110,6 +113,7 @@ def _status_cells(row: dict[str, Any]) -> list[str]:
         "?" if row["delta"] is None else f"{row['delta']:g}",
         str(row["runs"]),
         str(row["steps"]),
+        str(row["reserved"]),
         str(row["refusals"]),
     ]
 
@@ -139,18 +143,25 @@ def _span(row: dict[str, Any]) -> str:
 def _events(ledger: Ledger) -> Iterator[dict[str, Any]]:
     owner = {run.run_id: run.dataset for run in ledger.runs()}
     run_of_event: dict[int, str] = {}
+    run_of_block: dict[int, str] = {}
 
     def run_of(entry: Entry, payload: dict[str, Any]) -> str | None:
         if entry.kind == "event":
             run_of_event[entry.sequence] = payload["run"]
-        run = run_of_event[payload["event"]] if entry.kind == "charge" else payload.get("run")
+        if entry.kind == "reserve":
+            run_of_block[entry.sequence] = run_of_event[payload["event"]]
+        if entry.kind in ("charge", "reserve"):
+            return run_of_event[payload["event"]]
+        if entry.kind == "settle":
+            return run_of_block[payload["reservation"]]
+        run = payload.get("run")
         return None if run is None else str(run)
 
     described = ((entry, payload, run_of(entry, payload)) for entry, payload in _decoded(ledger))
     for (kind, run), members in groupby(described, key=lambda item: (item[0].kind, item[2])):
         # Only charges are many and alike.
         batch = list(members)
-        for part in [batch] if kind == "charge" else [[one] for one in batch]:
+        for part in [batch] if kind in ("charge", "reserve") else [[one] for one in batch]:
             first, payload, _ = part[0]
             yield {
                 "dataset": payload.get("dataset") or owner.get(run or ""),
@@ -159,7 +170,7 @@ def _events(ledger: Ledger) -> Iterator[dict[str, Any]]:
                 "last": part[-1][0].sequence,
                 "run": run,
                 "time": part[-1][0].time.strftime("%Y-%m-%d %H:%M:%S"),
-                "what": _what(kind, payload, run, len(part)),
+                "what": _what(kind, payload, run, sum(payload.get("count", 1) for _, payload, _ in part)),
             }
 
 
@@ -178,6 +189,12 @@ def _what(kind: str, payload: dict[str, Any], run: str | None, count: int) -> st
         return f"{name} by {payload['actor'] or 'nobody named'}, purpose: {payload['purpose'] or 'none given'}"
     if kind == "charge":
         return f"{name}, {count} step{'s' if count > 1 else ''}"
+    if kind == "reserve":
+        return f"{name}, {count} step{'s' if count > 1 else ''} reserved"
+    if kind == "settle":
+        return f"{name}, took {payload['used']} of the block of entry {payload['reservation']}"
+    if kind == "migration":
+        return f"schema {payload['from']} to {payload['to']}"
     if kind == "finish":
         return f"{name} {payload['status']}"
     return f"{name}, {json_text.dumps(payload['event'])}"

@@ -185,6 +185,7 @@ def _run(row: Run, charges: Charges, delta: float) -> Json:
         "finished": None if row.finished is None else _time(row.finished),
         "steps": len(charges),
         "refused_charges": row.refusals,
+        "reserved_steps": row.reserved,
         "epsilon": _interval(charges.epsilon(delta)),
         "mechanisms": charges.mechanisms(),
         "plan": {key: row.plan[key] for key in PLAN_FIELDS if _is_plain(row.plan.get(key))},

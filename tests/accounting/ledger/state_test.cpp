@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "accounting/ledger/payload.h"
+#include "accounting/ledger/schema.h"
 
 namespace hushgrad::ledger {
 namespace {
@@ -72,7 +73,7 @@ TEST(LedgerState, EntriesThatMakeNoSenseAreNamed) {
 
 TEST(LedgerState, TheFirstEntryIsTheGenesisOfAKnownSchema) {
   EXPECT_NE(Chain().add(kRun, RunPayload{kRunId, {"d", "", "", "{}"}}), "");
-  EXPECT_NE(Chain().add(kGenesis, GenesisPayload{kRunId, 2}), "");
+  EXPECT_NE(Chain().add(kGenesis, GenesisPayload{kRunId, kSchemaVersion + 1}), "");
   EXPECT_NE(Chain().add(kGenesis, GenesisPayload{"short", 1}), "");
 }
 
