@@ -242,6 +242,7 @@ def test_a_checkpoint_gives_no_budget_back(keyring: Keyring, tmp_path: Path) -> 
     first.save(tmp_path / "c")
     for _ in range(2):
         first.epoch()
+    first.engine.finish()
     spent = Ledger(tmp_path / "l.db").spent(dataset="ward-7", delta=DELTA)[1]
     second = Training(tmp_path / "l.db", keyring, noise_multiplier=1.0, poisson_sampling=True)
     second.load(tmp_path / "c")
@@ -249,6 +250,7 @@ def test_a_checkpoint_gives_no_budget_back(keyring: Keyring, tmp_path: Path) -> 
     assert ledger.spent(dataset="ward-7", delta=DELTA)[1] == spent
     second.epoch()
     assert ledger.spent(dataset="ward-7", delta=DELTA)[1] > spent
+    second.engine.finish()
     assert len(ledger.steps()) == 12
 
 
