@@ -669,6 +669,8 @@ def test_runs_on_one_dataset_add_up(tmp_path: Path) -> None:
     alone = first.engine.get_epsilon(DELTA)
     second = Training(tmp_path / "l.db", noise_multiplier=2.0)
     second.epoch()
+    for training in (first, second):
+        training.engine.finish()
     ledger = Ledger(tmp_path / "l.db")
     both = ComposedDpEvent(
         [SelfComposedDpEvent(PoissonSampledDpEvent(0.25, GaussianDpEvent(noise)), 4) for noise in (1.0, 2.0)]
