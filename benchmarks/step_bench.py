@@ -54,13 +54,16 @@ def hushgrad(work: Workload, per_layer: bool = False) -> Step:
         list(named.values()), list(named), max_grad_norm=1.0, mean=True, batch_first=True, forward_is_checked=True, **groups
     )
 
+    gradients: list[torch.Tensor] = []  # live until the next step drops them, as .grad does under zero_grad()
+
     def step() -> None:
+        gradients.clear()
         capture.begin_batch(work.batch)
         output = model(x)
         capture.watch([output])
         work.loss(output, y).backward()
         capture.accumulate()
-        capture.finish()
+        gradients.extend(capture.finish())
 
     return step
 

@@ -1,5 +1,8 @@
 // Convolutions in one to three dimensions, grouped, dilated, transposed. Sample b's gradient is the product of its backprop
-// with its patches; both are formed block by block so that they stay in cache and nothing of size B * patches exists.
+// with its patches. Three ways, by what they cost:
+//   direct   a register-blocked kernel that forms no patches; the gradients are kept for the sum while that is small;
+//   Gram     <P^T P, G^T G> over the positions, for deep layers with few positions and many channels;
+//   patches  block by block in cache, for what the kernel does not take: float64, few channels a group.
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/generated/Functions.h>
 
@@ -7,6 +10,7 @@
 #include <array>
 
 #include "torch_ext/capture/sum_of_products.h"
+#include "torch_ext/rules/direct_convolution.h"
 #include "torch_ext/rules/gemm.h"
 #include "torch_ext/rules/rule.h"
 
@@ -17,20 +21,9 @@ using torch::autograd::generated::ConvolutionBackward0;
 
 constexpr std::int64_t kPatchBytes = 256 * 1024;  // of one block of patches: half of a second-level cache
 
-/// A convolution as three spatial dimensions; missing ones have size 1.
-struct Geometry {
-  std::array<std::int64_t, 3> in, out, kernel, stride, padding, dilation;
-  std::int64_t groups, in_channels, out_channels;  // channels of all groups
-
-  std::int64_t in_positions() const { return in[0] * in[1] * in[2]; }
-  std::int64_t out_positions() const { return out[0] * out[1] * out[2]; }
-  std::int64_t taps() const { return kernel[0] * kernel[1] * kernel[2]; }
-  std::int64_t patch() const { return in_channels / groups * taps(); }
-};
-
 /// patches: [patch, count] for out positions [first, first + count) of one image and group. image: [C/groups, in...]
 template <typename T>
-void gather_patches(const Geometry& s, const T* image, std::int64_t first, std::int64_t count, T* patches) {
+void gather_patches(const ConvolutionGeometry& s, const T* image, std::int64_t first, std::int64_t count, T* patches) {
   for (std::int64_t row = 0; row < s.patch(); ++row) {
     const std::int64_t channel = row / s.taps(), tap = row % s.taps();
     const std::array<std::int64_t, 3> k{tap / (s.kernel[1] * s.kernel[2]), tap / s.kernel[2] % s.kernel[1], tap % s.kernel[2]};
@@ -69,7 +62,7 @@ void gather_patches(const Geometry& s, const T* image, std::int64_t first, std::
 
 /// gradient: [out_channels, patch] += backprop . patches^T of one image. backprop: [out_channels, out...]
 template <typename T>
-void add_image(const Geometry& s, const T* image, const T* backprop, T* gradient, std::vector<T>& patches) {
+void add_image(const ConvolutionGeometry& s, const T* image, const T* backprop, T* gradient, std::vector<T>& patches) {
   const std::int64_t per_group = s.out_channels / s.groups, positions = s.out_positions();
   const std::int64_t block = std::clamp<std::int64_t>(kPatchBytes / static_cast<std::int64_t>(sizeof(T)) / s.patch(), 32, positions);
   patches.resize(s.patch() * block);
@@ -88,7 +81,7 @@ void add_image(const Geometry& s, const T* image, const T* backprop, T* gradient
 /// images: [N, C, in...], backprops: [N, O, out...] contiguous, N = B*m -> norms [B] float64, and gradients [B, O * patch]
 /// if `keep`.
 template <typename T>
-at::Tensor per_sample_cpu(const Geometry& s, const at::Tensor& images, const at::Tensor& backprops, const RowMap& rows,
+at::Tensor per_sample_cpu(const ConvolutionGeometry& s, const at::Tensor& images, const at::Tensor& backprops, const RowMap& rows,
                           std::int64_t batch, at::Tensor* keep) {
   const std::int64_t m = images.size(0) / batch, size = s.out_channels * s.patch();
   const T *x = images.const_data_ptr<T>(), *g = backprops.const_data_ptr<T>();
@@ -112,6 +105,57 @@ at::Tensor per_sample_cpu(const Geometry& s, const at::Tensor& images, const at:
   return norms;
 }
 
+/// As per_sample_cpu, by the direct kernel. keep: [B, DirectConvolution::size()].
+at::Tensor per_sample_direct(const ConvolutionGeometry& s, const at::Tensor& images, const at::Tensor& backprops, const RowMap& rows,
+                             std::int64_t batch, at::Tensor* keep) {
+  const std::int64_t m = images.size(0) / batch, size = DirectConvolution(s).size();
+  const float *x = images.const_data_ptr<float>(), *g = backprops.const_data_ptr<float>();
+  const std::int64_t x_size = images.numel() / images.size(0), g_size = backprops.numel() / backprops.size(0);
+  at::Tensor norms = at::empty({batch}, at::kDouble);
+  if (keep) *keep = at::empty({batch, size}, images.options());
+  float* kept = keep ? keep->data_ptr<float>() : nullptr;
+  double* out = norms.data_ptr<double>();
+  at::parallel_for(0, batch, 1, [&](std::int64_t begin, std::int64_t end) {
+    DirectConvolution convolution(s);
+    std::vector<float> scratch(kept ? 0 : size);
+    for (std::int64_t b = begin; b < end; ++b) {
+      float* gradient = kept ? kept + b * size : scratch.data();
+      std::fill(gradient, gradient + size, 0.0f);
+      for (std::int64_t j = 0; j < m; ++j) {
+        const std::int64_t image = rows.major ? b * m + j : j * batch + b;
+        convolution.accumulate(x + image * x_size, g + image * g_size, gradient);
+      }
+      out[b] = sum_of_products(gradient, gradient, size);
+    }
+  });
+  return norms;
+}
+
+/// Squared norms by Gram matrices over the positions of each image; one image a sample.
+template <typename T>
+at::Tensor gram_norms(const ConvolutionGeometry& s, const at::Tensor& images, const at::Tensor& backprops) {
+  const std::int64_t batch = images.size(0), positions = s.out_positions(), per_group = s.out_channels / s.groups;
+  const T *x = images.const_data_ptr<T>(), *g = backprops.const_data_ptr<T>();
+  at::Tensor norms = at::empty({batch}, at::kDouble);
+  double* out = norms.data_ptr<double>();
+  at::parallel_for(0, batch, 1, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<T> patches(s.patch() * positions), of_patches(positions * positions), of_backprops(positions * positions);
+    for (std::int64_t b = begin; b < end; ++b) {
+      double total = 0;
+      for (std::int64_t group = 0; group < s.groups; ++group) {
+        const T* planes = x + (b * s.in_channels + group * (s.in_channels / s.groups)) * s.in_positions();
+        const T* rows = g + (b * s.out_channels + group * per_group) * positions;
+        gather_patches(s, planes, 0, positions, patches.data());
+        gemm_tn(positions, positions, s.patch(), patches.data(), positions, patches.data(), positions, of_patches.data(), positions);
+        gemm_tn(positions, positions, per_group, rows, positions, rows, positions, of_backprops.data(), positions);
+        total += sum_of_products(of_patches.data(), of_backprops.data(), positions * positions);
+      }
+      out[b] = total < 0 ? 0.0 : total;
+    }
+  });
+  return norms;
+}
+
 struct Arguments {
   std::vector<std::int64_t> stride, padding, dilation, output_padding;
   std::int64_t groups;
@@ -129,15 +173,21 @@ class ConvolutionContribution final : public Contribution {
       kept_ = loop();
       return Instantiated(kept_).squared_norms();
     }
+    const at::Tensor x = input_.contiguous(), g = backprop_.contiguous();
+    const ConvolutionGeometry s = geometry(images(x, g), backprops(x, g));
+    if (prefers_gram(s)) {
+      return x.scalar_type() == at::kDouble ? gram_norms<double>(s, images(x, g), backprops(x, g)) : gram_norms<float>(s, images(x, g), backprops(x, g));
+    }
     // Kept gradients make the sum a matrix-vector product; they replace input and backprop, so that is their allowance.
-    const bool keep = batch_ * weight_.numel() <= 2 * (input_.numel() + backprop_.numel());
+    const bool keep = batch_ * weight_.numel() * 2 <= 5 * (input_.numel() + backprop_.numel());
     at::Tensor flat;
-    at::Tensor norms = run_native(keep ? &flat : nullptr);
+    at::Tensor norms = run_native(s, x, g, keep ? &flat : nullptr);
     if (keep) hold(flat);
     return norms;
   }
 
   at::Tensor weighted_sum(const SampleFactors& factors) override {
+    if (packed_.defined()) return unpacked(Instantiated(packed_).weighted_sum(factors));
     if (kept_.defined()) return Instantiated(kept_).weighted_sum(factors);
     at::Tensor g = at_least_float(backprop_), x = at_least_float(input_);
     std::vector<std::int64_t> shape(g.dim(), 1);
@@ -155,12 +205,18 @@ class ConvolutionContribution final : public Contribution {
   }
 
   at::Tensor per_sample() override {
+    if (packed_.defined()) {
+      std::vector<at::Tensor> rows;
+      for (std::int64_t b = 0; b < batch_; ++b) rows.push_back(unpacked(packed_[b]));
+      return at::stack(rows);
+    }
     if (kept_.defined()) return kept_;
     if (!native()) return loop();
+    const at::Tensor x = input_.contiguous(), g = backprop_.contiguous();
     at::Tensor flat;
-    run_native(&flat);
+    run_native(geometry(images(x, g), backprops(x, g)), x, g, &flat);
     hold(flat);
-    return kept_;
+    return per_sample();
   }
 
  private:
@@ -169,25 +225,48 @@ class ConvolutionContribution final : public Contribution {
            backprop_.scalar_type() == input_.scalar_type();
   }
 
-  at::Tensor run_native(at::Tensor* flat) const {
-    const at::Tensor x = input_.contiguous(), g = backprop_.contiguous();
-    // A transposed convolution is the gradient of an ordinary one: input and backprop change places.
-    const at::Tensor &images = arguments_.transposed ? g : x, &backprops = arguments_.transposed ? x : g;
-    const Geometry s = geometry(images, backprops);
-    if (x.scalar_type() == at::kDouble) return per_sample_cpu<double>(s, images, backprops, rows_, batch_, flat);
-    return per_sample_cpu<float>(s, images, backprops, rows_, batch_, flat);
+  // A transposed convolution is the gradient of an ordinary one: input and backprop change places.
+  const at::Tensor& images(const at::Tensor& x, const at::Tensor& g) const { return arguments_.transposed ? g : x; }
+  const at::Tensor& backprops(const at::Tensor& x, const at::Tensor& g) const { return arguments_.transposed ? x : g; }
+
+  // Multiply-adds a sample: T^2 (patch + O) for the Gram matrices, against writing and reading a kept gradient, which takes as long
+  // as some 16 multiply-adds a value, or against another T patch O where it is not kept.
+  bool prefers_gram(const ConvolutionGeometry& s) const {
+    if (input_.size(0) != batch_) return false;
+    const double positions = static_cast<double>(s.out_positions()), patch = static_cast<double>(s.patch()), out = static_cast<double>(s.out_channels);
+    return positions * positions * (patch * static_cast<double>(s.groups) + out) < 16 * patch * out;
+  }
+
+  bool direct(const ConvolutionGeometry& s) const { return input_.scalar_type() == at::kFloat && DirectConvolution::suits(s); }
+
+  at::Tensor run_native(const ConvolutionGeometry& s, const at::Tensor& x, const at::Tensor& g, at::Tensor* flat) const {
+    if (x.scalar_type() == at::kDouble) return per_sample_cpu<double>(s, images(x, g), backprops(x, g), rows_, batch_, flat);
+    if (direct(s)) return per_sample_direct(s, images(x, g), backprops(x, g), rows_, batch_, flat);
+    return per_sample_cpu<float>(s, images(x, g), backprops(x, g), rows_, batch_, flat);
   }
 
   void hold(const at::Tensor& flat) {
+    const at::Tensor x = input_, g = backprop_;
+    geometry_ = geometry(images(x, g), backprops(x, g));
+    input_.reset();
+    backprop_.reset();
+    if (x.scalar_type() == at::kFloat && DirectConvolution::suits(geometry_)) {
+      packed_ = flat;
+      return;
+    }
     std::vector<std::int64_t> shape{batch_};
     for (std::int64_t size : weight_.sizes()) shape.push_back(size);
     kept_ = flat.view(shape);
-    input_.reset();
-    backprop_.reset();
   }
 
-  Geometry geometry(const at::Tensor& images, const at::Tensor& backprops) const {
-    Geometry s;
+  at::Tensor unpacked(const at::Tensor& flat) const {
+    at::Tensor gradient = at::empty(weight_.sizes(), flat.options());
+    DirectConvolution(geometry_).unpack(flat.const_data_ptr<float>(), gradient.mutable_data_ptr<float>());
+    return gradient;
+  }
+
+  ConvolutionGeometry geometry(const at::Tensor& images, const at::Tensor& backprops) const {
+    ConvolutionGeometry s;
     const std::int64_t spatial = images.dim() - 2;
     for (std::int64_t i = 0; i < 3; ++i) {
       const std::int64_t at = i - (3 - spatial);
@@ -218,7 +297,9 @@ class ConvolutionContribution final : public Contribution {
     return at::stack(gradients);
   }
 
-  at::Tensor input_, weight_, backprop_, kept_;
+  at::Tensor input_, weight_, backprop_;
+  at::Tensor kept_, packed_;  // [B, *weight], or [B, DirectConvolution::size()]
+  ConvolutionGeometry geometry_{};
   Arguments arguments_;
   RowMap rows_;
   std::int64_t batch_;

@@ -44,7 +44,35 @@ void multiply(Blas<T> blas, std::int64_t n, std::int64_t m, std::int64_t k, cons
   blas("T", "N", &rows, &columns, &inner, &one, y, &lda, x, &ldb, &beta, out, &ldc);
 }
 
+template <typename T>
+void multiply_transposed(Blas<T> blas, std::int64_t n, std::int64_t m, std::int64_t k, const T* x, std::int64_t x_stride, const T* y,
+                         std::int64_t y_stride, T* out, std::int64_t out_stride) {
+  if (!blas) {
+    at::NoGradGuard no_grad;
+    const auto options = at::TensorOptions().dtype(c10::CppTypeToScalarType<T>::value);
+    const at::Tensor a = at::from_blob(const_cast<T*>(x), {k, n}, {x_stride, 1}, options);
+    const at::Tensor b = at::from_blob(const_cast<T*>(y), {k, m}, {y_stride, 1}, options);
+    at::Tensor c = at::from_blob(out, {n, m}, {out_stride, 1}, options);
+    at::mm_out(c, a.t(), b);
+    return;
+  }
+  const int rows = static_cast<int>(m), columns = static_cast<int>(n), inner = static_cast<int>(k);
+  const int lda = static_cast<int>(y_stride), ldb = static_cast<int>(x_stride), ldc = static_cast<int>(out_stride);
+  const T one = 1, zero = 0;
+  blas("N", "T", &rows, &columns, &inner, &one, y, &lda, x, &ldb, &zero, out, &ldc);
+}
+
 }  // namespace
+
+void gemm_tn(std::int64_t n, std::int64_t m, std::int64_t k, const float* x, std::int64_t x_stride, const float* y,
+             std::int64_t y_stride, float* out, std::int64_t out_stride) {
+  multiply_transposed<float>(sgemm_, n, m, k, x, x_stride, y, y_stride, out, out_stride);
+}
+
+void gemm_tn(std::int64_t n, std::int64_t m, std::int64_t k, const double* x, std::int64_t x_stride, const double* y,
+             std::int64_t y_stride, double* out, std::int64_t out_stride) {
+  multiply_transposed<double>(dgemm_, n, m, k, x, x_stride, y, y_stride, out, out_stride);
+}
 
 void gemm_nt(std::int64_t n, std::int64_t m, std::int64_t k, const float* x, std::int64_t x_stride, const float* y,
              std::int64_t y_stride, float beta, float* out, std::int64_t out_stride) {

@@ -11,4 +11,11 @@ void gemm_nt(std::int64_t n, std::int64_t m, std::int64_t k, const float* x, std
 void gemm_nt(std::int64_t n, std::int64_t m, std::int64_t k, const double* x, std::int64_t x_stride, const double* y,
              std::int64_t y_stride, double beta, double* out, std::int64_t out_stride);
 
+
+/// out: [n, m] = x^T . y with x: [k, n], y: [k, m], all row-major with the given row strides.
+void gemm_tn(std::int64_t n, std::int64_t m, std::int64_t k, const float* x, std::int64_t x_stride, const float* y,
+             std::int64_t y_stride, float* out, std::int64_t out_stride);
+void gemm_tn(std::int64_t n, std::int64_t m, std::int64_t k, const double* x, std::int64_t x_stride, const double* y,
+             std::int64_t y_stride, double* out, std::int64_t out_stride);
+
 }  // namespace hushgrad
