@@ -25,6 +25,7 @@ constexpr double kAmplified = 14;
 constexpr double kLargestLength = 1 << 20;
 constexpr double kLargestCells = 1 << 20;
 constexpr double kTiltCells = 1 << 14;
+constexpr std::size_t kBulkRadius = 48;
 constexpr double kSmallestNoise = 0.02;
 // Coefficients below e^-kNegligible are left out and bounded.
 constexpr double kNegligible = 80;
@@ -55,7 +56,7 @@ class Cumulant {
       const SampledLoss loss(step.sampling_probability, s);
       const double low = -reach * s, high = 1 + reach * s;
       const int n = static_cast<int>(std::clamp(4 * (high - low) / s, 100.0, 4000.0));
-      Part part{step.count, {}, {}};
+      Part part{step.count, direction == Direction::remove ? loss.lowest() : -loss.lowest(), {}, {}};
       for (int i = 0; i <= n; ++i) {
         const double x = low + (high - low) * i / n, l = loss(x);
         const double log_p = -x * x / (2 * s * s) - kLogSqrt2Pi + std::log((high - low) / n / s);
@@ -90,13 +91,48 @@ class Cumulant {
     return total;
   }
 
+  // How far two grids of that spacing move epsilon: moving an outcome at distance u above a grid point onto its
+  // neighbours raises E[exp(tilt * loss)] by tilt (1 + tilt) u (h - u) / 2. Where most of the mass is next to nothing away
+  // from the grid point at the end of the losses, that is far below tilt (1 + tilt) h^2 / 8.
+  double shift(double tilt, double slope, double spacing) const {
+    double total = 0;
+    for (const Part& part : parts_) {
+      double sum = 0, moved = 0, largest = -kInfinity;
+      for (std::size_t i = 0; i < part.losses.size(); ++i) {
+        largest = std::max(largest, part.log_p[i] + tilt * part.losses[i]);
+      }
+      for (std::size_t i = 0; i < part.losses.size(); ++i) {
+        const double exponent = part.log_p[i] + tilt * part.losses[i] - largest;
+        if (exponent < -50) continue;
+        const double p = std::exp(exponent);
+        const double away = std::abs(part.losses[i] - part.end);
+        sum += p;
+        moved += p * spacing * std::min(away, spacing / 4);
+      }
+      total += part.count * moved / sum;
+    }
+    return (1 + slope) / 2 * total;
+  }
+
  private:
   struct Part {
     double count;
+    double end;  // of the losses; infinite for a plain Gaussian
     std::vector<double> losses, log_p;
   };
   std::vector<Part> parts_;
 };
+
+// The widest spacing whose shift is affordable.
+double spacing_for(const Cumulant& cumulant, double tilt, double slope, double affordable, double smallest) {
+  double low = std::log(smallest), high = std::log(0.1 / (1 + slope));
+  if (!(low < high)) return std::exp(high);
+  for (int i = 0; i < 20; ++i) {
+    const double middle = (low + high) / 2;
+    (cumulant.shift(tilt, slope, std::exp(middle)) < affordable ? low : high) = middle;
+  }
+  return std::exp(low);
+}
 
 double mills_ratio(double t) {
   if (t > 20) return (1 - 1 / (t * t) + 3 / (t * t * t * t)) / t;
@@ -128,11 +164,13 @@ double reach_for(double log_mass) { return std::clamp(std::sqrt(std::max(0.0, -2
 // The period that a tilt needs: wrapped copies from below carry at most e^(-tilt * period), the ones from above at most a
 // Chernoff bound.
 void set_period(Window& window, const Cumulant& cumulant, const Cumulant::Value& value) {
-  const double from_below = (window.tilt * window.epsilon - value.k + kWrapped) / window.tilt;
+  // Relative to delta, not to the whole tilted sum.
+  const double wrapped = kWrapped + std::max(0.0, value.k - window.tilt * window.epsilon - window.log_delta - kAmplified / 2);
+  const double from_below = (window.tilt * window.epsilon - value.k + wrapped) / window.tilt;
   double from_above = kInfinity;
   for (double factor : {0.125, 0.25, 0.5, 1.0, 2.0, 4.0}) {
     const double more = factor * window.tilt;
-    const double needed = (cumulant.at(window.tilt + more).k - value.k + kWrapped) / more - window.epsilon;
+    const double needed = (cumulant.at(window.tilt + more).k - value.k + wrapped) / more - window.epsilon;
     if (needed < from_above) {
       from_above = needed;
       window.remainder = more;
@@ -142,20 +180,25 @@ void set_period(Window& window, const Cumulant& cumulant, const Cumulant::Value&
 }
 
 // A tilt of a few inverse deviations makes w fall off fast and the period short. One that moves the sum far away from
-// epsilon (two bumps can trade places) drowns delta in rounding, or makes the period long again.
-void choose_tilt(Window& window, const Cumulant& cumulant, double tilt) {
+// epsilon (two bumps can trade places) drowns delta in rounding, or makes the period long again. Where the sum is far from
+// normal (rare large losses), smaller tilts than the saddle point's are tried too.
+void choose_tilt(Window& window, const Cumulant& cumulant, double tilt, std::optional<double> log_delta, bool many) {
   const Cumulant::Value at_saddle = cumulant.at(tilt);
-  const double acceptable = std::max(normal_log_delta(at_saddle, tilt) + kAmplified,
-                                     at_saddle.k - tilt * window.epsilon + 4);
+  const double normal = normal_log_delta(at_saddle, tilt);
+  const bool far_from_normal = log_delta && std::abs(*log_delta - normal) > 1;
+  const double expected = far_from_normal ? *log_delta : normal;
+  const double acceptable = std::max(expected + kAmplified, at_saddle.k - tilt * window.epsilon + 4);
+  const double smallest = far_from_normal ? tilt / 64 : tilt;
+  window.rare = far_from_normal || many;
   Window best = window;
   best.period = kInfinity;
   for (double candidate = std::max(tilt, 4 / std::sqrt(at_saddle.variance));; candidate /= 2) {
-    window.tilt = std::max(candidate, tilt);
+    window.tilt = std::max(candidate, smallest);
     const Cumulant::Value value = cumulant.at(window.tilt);
     window.deviation = std::sqrt(value.variance);
-    window.log_delta = std::min(0.0, normal_log_delta(value, window.tilt));
-    const bool last = candidate <= tilt;
-    if (last || value.k - window.tilt * window.epsilon <= acceptable) {
+    window.log_delta = log_delta ? *log_delta : std::min(0.0, normal_log_delta(value, window.tilt));
+    const bool last = candidate <= smallest;
+    if ((last && best.period == kInfinity) || value.k - window.tilt * window.epsilon <= acceptable) {
       set_period(window, cumulant, value);
       if (window.period * std::sqrt(1 + window.tilt) < best.period * std::sqrt(1 + best.tilt)) best = window;
       if (window.period > 4 * best.period) break;
@@ -166,7 +209,8 @@ void choose_tilt(Window& window, const Cumulant& cumulant, double tilt) {
 }
 
 std::optional<Window> make_window(const std::vector<SampledGaussian>& steps, const Cumulant& cumulant,
-                                  Direction direction, double tilt, double epsilon, double reach) {
+                                  Direction direction, double tilt, double epsilon, double reach,
+                                  std::optional<double> log_delta) {
   Window window;
   window.epsilon = std::max(epsilon, 0.0);
   window.reach = reach;
@@ -179,17 +223,21 @@ std::optional<Window> make_window(const std::vector<SampledGaussian>& steps, con
                                 (direction == Direction::remove ? highest : std::min(highest, 50 / tilt)));
   }
   tilt = std::min(tilt, 0.1 * kTiltCells / range);
-  choose_tilt(window, cumulant, tilt);
+  choose_tilt(window, cumulant, tilt, log_delta, total_count(steps) > 1e5);
 
   // The two discretisations together move epsilon by about count * spacing^2 * (1 + tilt) / 8. Where epsilon is next to
   // nothing, the bulk of the losses (without their rare large values) must be resolved instead.
   const double variance =
       std::min({cumulant.at(tilt).variance, cumulant.at(0).variance, cumulant.at(-1).variance});
   const double scale = std::max(window.epsilon, 0.3 * std::sqrt(variance));
-  window.spacing = std::sqrt(8 * kRelativeWidth * scale / (total_count(steps) * (1 + window.tilt)));
-  window.spacing = std::min(window.spacing, 0.1 / (1 + window.tilt));
+  const double affordable = kRelativeWidth * scale;
+  // Far from normal the tilt says little about how fast delta falls.
+  const double slope = log_delta ? std::max(window.tilt, -*log_delta / scale) : window.tilt;
+  window.spacing = spacing_for(cumulant, window.tilt, slope, affordable,
+                               std::sqrt(8 * affordable / (total_count(steps) * (1 + slope))));
   const double wanted = window.spacing;
-  window.spacing = std::max({wanted, window.period / kLargestLength, range / kLargestCells});
+  window.finest = std::max(window.period / kLargestLength, range / kLargestCells);
+  window.spacing = std::max(wanted, window.finest);
   window.coarse = window.spacing > 2 * wanted;
   const bool follows = window.spacing > 0 && window.spacing * (1 + window.tilt) < 1;
   const bool fits = window.period <= 1.01 * kLargestLength * window.spacing &&
@@ -202,6 +250,44 @@ bool too_small(const std::vector<SampledGaussian>& steps) {
   return std::any_of(steps.begin(), steps.end(), [](const auto& s) { return s.noise_multiplier < kSmallestNoise; });
 }
 
+// The masses within `radius` places of place 0, taken out of a wrapped sequence.
+class Bulk {
+ public:
+  struct Share {
+    std::complex<double> away;  // sum of mass * (exp(-i w place) - 1)
+    double error;
+  };
+
+  Bulk(std::vector<double>& wrapped, std::size_t radius) {
+    const std::size_t n = wrapped.size();
+    for (std::size_t k = 1; k <= std::min(radius, n / 4); ++k) {
+      both_.push_back(wrapped[k] + wrapped[n - k]);
+      difference_.push_back(wrapped[k] - wrapped[n - k]);
+      wrapped[k] = wrapped[n - k] = 0;
+    }
+  }
+
+  // half_angle = w / 2. Sines of multiples by rotation: relatively accurate, so the share is too.
+  Share at(double half_angle) const {
+    if (both_.empty()) return {0, 0};
+    const double c1 = std::cos(half_angle), s1 = std::sin(half_angle);
+    double c = 1, s = 0, real = 0, imaginary = 0, sizes = 0;
+    for (std::size_t i = 0; i < both_.size(); ++i) {
+      const double next_c = c * c1 - s * s1;
+      s = s * c1 + c * s1;
+      c = next_c;
+      const double one_minus_cos = 2 * s * s, sin = 2 * s * c;
+      real -= both_[i] * one_minus_cos;
+      imaginary -= difference_[i] * sin;
+      sizes += both_[i] * (one_minus_cos + std::abs(sin));
+    }
+    return {{real, imaginary}, (8 + 4 * static_cast<double>(both_.size())) * kUlp * sizes};
+  }
+
+ private:
+  std::vector<double> both_, difference_;
+};
+
 }  // namespace
 
 std::optional<Window> window_at_delta(const Spending& spending, Direction direction, double log_delta) {
@@ -211,22 +297,32 @@ std::optional<Window> window_at_delta(const Spending& spending, Direction direct
   const Cumulant cumulant(steps, direction, reach);
   const double tilt =
       find_tilt([&](double t) { return normal_log_delta(cumulant.at(t), t) > log_delta; });
-  return make_window(steps, cumulant, direction, tilt, cumulant.at(tilt).mean, reach);
+  return make_window(steps, cumulant, direction, tilt, cumulant.at(tilt).mean, reach, {});
 }
 
-std::optional<Window> window_at_epsilon(const Spending& spending, Direction direction, double epsilon) {
+std::optional<Window> window_at_epsilon(const Spending& spending, Direction direction, double epsilon,
+                                        std::optional<double> log_delta) {
   const auto steps = steps_of(spending);
   if (too_small(steps)) return {};
   const double log_count = std::log(total_count(steps));
-  double reach = reach_for(-60);
+  double reach = reach_for(log_delta ? *log_delta - kBeyondReach - log_count : -60);
   for (int i = 0;; ++i) {
     const Cumulant cumulant(steps, direction, reach);
     const double tilt = find_tilt([&](double t) { return cumulant.at(t).mean < epsilon; });
-    const double log_delta = normal_log_delta(cumulant.at(tilt), tilt);
-    const double needed = reach_for(log_delta - kBeyondReach - log_count);
-    if (needed <= reach * 1.0001 || i == 4) return make_window(steps, cumulant, direction, tilt, epsilon, reach);
+    if (log_delta) return make_window(steps, cumulant, direction, tilt, epsilon, reach, log_delta);
+    const double needed = reach_for(normal_log_delta(cumulant.at(tilt), tilt) - kBeyondReach - log_count);
+    if (needed <= reach * 1.0001 || i == 4) return make_window(steps, cumulant, direction, tilt, epsilon, reach, {});
     reach = needed;
   }
+}
+
+std::optional<Window> finer_window(const Window& window, double epsilon, double width) {
+  if (window.spacing <= window.finest * 1.001) return {};
+  Window finer = window;
+  // The width falls with the square of the spacing; where the first grid was much too coarse, by more.
+  const double factor = std::clamp(0.8 * std::sqrt(kRelativeWidth * epsilon / width), 0.1, 0.7);
+  finer.spacing = std::max(window.spacing * factor, window.finest);
+  return finer;
 }
 
 Composition::Composition(const Spending& spending, Direction direction, Bound bound, const Window& window)
@@ -242,10 +338,13 @@ Composition::Composition(const Spending& spending, Direction direction, Bound bo
     const Cumulant one({{step.sampling_probability, step.noise_multiplier, 1}}, direction, window.reach);
     const GridLoss grid = grid_loss(step.sampling_probability, step.noise_multiplier, direction, bound,
                                     {spacing_, tilt_, window.reach, one.at(tilt_).k});
+    // The largest mass goes to place 0 and stays out of the transform, whose error is then relative to the rest.
+    const auto peak_at = std::max_element(grid.masses.begin(), grid.masses.end()) - grid.masses.begin();
+    const std::int64_t origin = grid.first + peak_at;
     std::vector<double> wrapped(n, 0);
     double total = 0, far = 0;
     for (std::size_t i = 0; i < grid.masses.size(); ++i) {
-      const std::int64_t at = (grid.first + static_cast<std::int64_t>(i)) % length_;
+      const std::int64_t at = (static_cast<std::int64_t>(i) - peak_at) % length_;
       wrapped[static_cast<std::size_t>(at < 0 ? at + length_ : at)] += grid.masses[i];
       total += grid.masses[i];
     }
@@ -257,30 +356,41 @@ Composition::Composition(const Spending& spending, Direction direction, Bound bo
         factor *= step_far;
       }
     }
-    if (!(total > 0)) {
-      log_moment_ = -kInfinity;
-      return;
-    }
+    // A composition without this step is a lower bound too, and the better one where the grid is wider than the losses.
+    if (bound == Bound::lower && !(grid.log_scale + std::log(total) > 0)) continue;
     for (double& mass : wrapped) mass /= total;
+    wrapped[0] = 0;
+    const double bulk = grid.offset + static_cast<double>(origin) * spacing_;
     log_moment_ += step.count * (grid.log_scale + std::log(total));
     far_log_moment_ += step.count * std::log(far / total);
-    offset_ += step.count * grid.offset;
+    offset_ += step.count * bulk;
     infinite_ += step.count * grid.infinite;
-    loss_error_ += step.count * (grid.loss_error + 2 * kUlp * std::abs(grid.offset));
+    loss_error_ += step.count * (grid.loss_error + 4 * kUlp * std::abs(bulk));
     relative_error_ += step.count * (grid.relative_error + 8 * kUlp) +
                        4 * kUlp * step.count * std::abs(grid.log_scale + std::log(total));
 
+    // Where rare large losses decide, delta is tiny beside the bulk of the masses; the bulk's share is then summed without
+    // the cancellation in a transform.
+    const Bulk near(wrapped, window.rare ? kBulkRadius : 0);
     const auto spectrum = real_spectrum(wrapped);
-    const double error = real_spectrum_error(wrapped) + 8 * kUlp;
+    const double transform_error = real_spectrum_error(wrapped) + 8 * kUlp * spectrum[0].real();
     for (std::size_t j = 0; j < half; ++j) {
       if (log_size[j] < -kNegligible) continue;
-      const double size = std::sqrt(std::norm(spectrum[j]));
-      log_size[j] += step.count * std::log(size + error);
+      // All masses add up to 1, so the coefficient is 1 + away: nothing of size 1 is rounded.
+      const Bulk::Share bulk_share = near.at(kPi * static_cast<double>(j) / static_cast<double>(n));
+      const std::complex<double> away = spectrum[j] - spectrum[0].real() + bulk_share.away;
+      const double growth = 2 * away.real() + std::norm(away);
+      const double size = std::sqrt(std::max(0.0, 1 + growth));
+      const double error = transform_error + bulk_share.error + 4 * kUlp * std::abs(away);
+      const double log_coefficient = growth > -0.5 ? std::log1p(growth) / 2 + error / size : std::log(size + error);
+      const double turn = std::atan2(away.imag(), 1 + away.real());
+      log_size[j] += step.count * log_coefficient;
       if (log_size[j] < -kNegligible) continue;
-      phase[j] += std::remainder(step.count * std::arg(spectrum[j]), 2 * kPi);
-      // log(size + error) is already the rounded-up size; the true one may be smaller by twice the error, and its phase
-      // off by one.
-      relative[j] += step.count * (3 * error / std::max(size - error, 1e-3 * error) + 8 * kUlp);
+      phase[j] += std::remainder(step.count * turn, 2 * kPi);
+      // log_coefficient is already the rounded-up size; the true one may be smaller by twice the error, and its phase off
+      // by one. The functions and products round relative to their results.
+      relative[j] += step.count * (3 * error / std::max(size - error, 1e-3 * error) +
+                                   4 * kUlp * (std::abs(log_coefficient) + std::abs(turn))) + 8 * kUlp;
     }
   }
   for (std::size_t j = 0; j < half; ++j) {

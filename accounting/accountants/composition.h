@@ -22,14 +22,22 @@ struct Window {
   double spacing = 0;
   double period = 0;     // of the transform, in units of loss
   double reach = 0;      // standard deviations of one step's x that are covered
+  double finest = 0;     // the smallest spacing that is affordable
   double remainder = 0;  // tilt by which the far tail of the tilted sum is bounded
+  bool rare = false;     // rare large losses decide; the sum is far from normal
   bool coarse = false;   // the grid is so coarse that another accountant may be tighter
 };
 
-/// A window around the epsilon at which delta has that logarithm; or around the given epsilon.
+/// A window around the epsilon at which delta has that logarithm; or around the given epsilon, where log_delta may be
+/// known (roughly).
 /// Empty where no affordable grid describes the steps (noise_multiplier tiny, counts astronomical).
 std::optional<Window> window_at_delta(const Spending& spending, Direction direction, double log_delta);
-std::optional<Window> window_at_epsilon(const Spending& spending, Direction direction, double epsilon);
+std::optional<Window> window_at_epsilon(const Spending& spending, Direction direction, double epsilon,
+                                        std::optional<double> log_delta = {});
+
+/// The same window with a finer grid, for an interval around `epsilon` that came out `width` wide. Empty where none is
+/// affordable.
+std::optional<Window> finer_window(const Window& window, double epsilon, double width);
 
 /// delta(epsilon) of a composition in one direction, one-sided. `spending` must have no unprotected part.
 class Composition {

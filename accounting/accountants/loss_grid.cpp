@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "accounting/accountants/cell_grid.h"
 #include "accounting/accountants/loss.h"
 #include "accounting/accountants/quadrature.h"
 
@@ -15,22 +16,6 @@ constexpr double kLogSqrt2Pi = 0.91893853320467274178;
 
 double normal_tail(double z) { return std::erfc(z * 0.70710678118654752440) / 2; }
 
-// 1 - exp(-u) for u >= 0; the losses here are mostly so small that a few terms do.
-double rise_of(double u) {
-  if (u > 0.01) return -std::expm1(-u);
-  return u * (1 - u / 2 * (1 - u / 3 * (1 - u / 4 * (1 - u / 5 * (1 - u / 6)))));
-}
-
-// What one grid cell [k h, (k + 1) h] holds, as integrals over the true loss l = k h + u with probability density p.
-// Entries that belong to grid point k carry its tilt, those of k + 1 carry the tilt of k + 1.
-struct Cell {
-  double low = 0;   // p (e^-u - e^-h) / (1 - e^-h): the share of grid point k
-  double high = 0;  // p (1 - e^-u) / (1 - e^-h): the share of grid point k + 1
-  // How far the true curve lies above its tangent inside the cell, at k and at k + 1:
-  double gap_low = 0;   // p (1 - e^-u) over what lies below the point of the tangent
-  double gap_high = 0;  // p (e^(h-u) - 1) over what lies above it
-};
-
 class Discretiser {
  public:
   Discretiser(double q, double s, Direction direction, Bound bound, const GridOptions& options)
@@ -41,8 +26,7 @@ class Discretiser {
     // x has the lowest losses. Where those no longer matter, the rest is left to the tail.
     if (!remove_) x_high_ = negligible_from();
     const double h = o_.spacing;
-    // Where the end at log(1 - q) is out of reach, the grid starts at the first loss that is in reach.
-    const double anchor = loss_(x_low_) - h < loss_.lowest() ? lowest_point() : loss_(x_low_) + 0.5 * h;
+    const double anchor = lowest_point();
     offset_ = std::fmod(anchor, h);
     first_ = std::llround((anchor - offset_) / h) - 1;
     const auto last = std::max(first_ + 1, static_cast<std::int64_t>(std::ceil((loss_(x_high_) - offset_) / h)));
@@ -57,11 +41,7 @@ class Discretiser {
 
   GridLoss upper() const {
     GridLoss grid = empty_grid();
-    grid.masses.assign(cells_.size() + 1, 0);
-    for (std::size_t i = 0; i < cells_.size(); ++i) {
-      grid.masses[i] += cells_[i].low;
-      grid.masses[i + 1] += cells_[i].high;
-    }
+    grid.masses = upper_masses(cells_);
     // The two tails of x: the one with the largest losses counts as infinite loss; the other is moved up to the second
     // grid point, which is above all of its losses.
     const double below = remove_ ? mixture(-x_low_, 1 - x_low_) : normal_tail(x_high_ / s_);
@@ -73,14 +53,8 @@ class Discretiser {
   }
 
   GridLoss lower() const {
-    // The outermost cells may hold too little for a convex curve; leaving them out only lowers the curve.
     GridLoss grid = empty_grid();
-    std::size_t top = cells_.size();
-    while (top > 1 && cells_[top - 1].high == 0) --top;
-    for (; top >= 2; top -= std::max<std::size_t>(1, top / 64)) {
-      if (lowered(top, grid.masses) && eliminate_negative(grid.masses)) return grid;
-    }
-    grid.masses.assign(1, 0);
+    grid.masses = lower_masses(cells_, o_.spacing, o_.tilt);
     return grid;
   }
 
@@ -112,27 +86,37 @@ class Discretiser {
     return high;
   }
 
-  // For q < 1 the loss ends at log(1 - q), and all of the mass may sit there within less than a cell. The lowest grid
-  // point that matters goes to the mean of what is nearest to it, found well enough by bisection.
-  double lowest_point() const {
-    const double h = o_.spacing, lowest = loss_.lowest();
+  // For q < 1 the loss ends at log(1 - q), and all of the mass may sit there within less than a cell. So the lowest grid
+  // point goes to the mean of what is nearest to it, if there is such a point within a cell: then all of that moves to
+  // the point without changing either probability.
+  double lowest_point() {
+    const double h = o_.spacing, start = loss_(x_low_);
     double low = 0, high = 1;
     for (int i = 0; i < 20; ++i) {
-      const double middle = (low + high) / 2, point = lowest + middle * h;
-      const double to = std::clamp(loss_.inverse(point + h / 2), x_low_, x_high_);
-      double balance = 0;  // of likelihood ratio above and below the point
-      for (double x = x_low_; x < to;) {
-        const double width = std::min(to - x, panel(x));
-        for (const auto& node : quadrature::kGauss3) {
-          const double at = x + node.at * width;
-          balance += width * node.weight * std::exp(-at * at / (2 * loss_.variance())) * std::expm1(loss_(at) - point);
-        }
-        x = x + width > x ? x + width : to;
-      }
-      (balance > 0 ? low : high) = middle;
+      const double middle = (low + high) / 2, point = start + middle * h;
+      (mean_up_to(edge(point + h / 2)) > point ? low : high) = middle;
     }
-    // Direction add must not fall short: the curve of what lies above the last point but one is all there is.
-    return lowest + (remove_ ? low : high + 1e-3) * h;
+    const double point = start + high * h, to = edge(point + h / 2), mean = mean_up_to(to);
+    if (!(std::abs(mean - point) < 1e-3 * h)) return point;
+    lowest_tangent_ = to;
+    // In direction add this is the last point but one, and what lies above it is all there is: it must not fall short.
+    return std::max(mean + (remove_ ? 0 : 1e-9 * h), start);
+  }
+
+  // Log of the mean likelihood ratio over x in [x_low, to].
+  double mean_up_to(double to) const {
+    double weight = 0, excess = 0;
+    for (double x = x_low_; x < to;) {
+      const double width = std::min(to - x, panel(x));
+      for (const auto& node : quadrature::kGauss5) {
+        const double at = x + node.at * width;
+        const double p = width * node.weight * std::exp(-at * at / (2 * loss_.variance()));
+        weight += p;
+        excess += p * std::expm1(loss_(at));
+      }
+      x = x + width > x ? x + width : to;
+    }
+    return weight > 0 ? std::log1p(excess / weight) : loss_(x_low_);
   }
 
   // Fills the cells along x.
@@ -146,44 +130,59 @@ class Discretiser {
     }
   }
 
-  // The same, with a tangent in each. The tangent of a cell may touch the curve anywhere in it; a grid point ends up well when
-  // its gaps to the tangents on both sides are equal. Where the density is smooth the middle is such a point; where it
-  // is steep the point is looked for.
+  // The same, with a tangent in each. The tangent of a cell may touch the curve anywhere in it; a grid point ends up well
+  // when its gaps to the tangents on both sides are equal. Where the density is smooth the middle is such a point; where
+  // it is steep the next cell is taken for a scaled copy of this one.
   void fill_with_tangents() {
+    fill();
+    std::vector<double> masses(cells_.size());
+    for (std::size_t i = 0; i < cells_.size(); ++i) masses[i] = cells_[i].low + cells_[i].high / step_tilt_;
     const double h = o_.spacing;
     double from = x_low_;
-    double off_middle = 0;  // where the previous tangent is, in cells; the very first one is at the end
-    double gap = 0;         // of the grid point at `from` to the previous tangent
+    double gap = 0;  // of the grid point at `from` to the previous tangent
     for (std::size_t i = 0; i < cells_.size(); ++i) {
       const double low = offset_ + static_cast<double>(first_ + static_cast<std::int64_t>(i)) * h;
       const double to = i + 1 == cells_.size() ? x_high_ : edge(low + h);
       double at = std::clamp(loss_.inverse(low + 0.5 * h), from, to);
       if (i == 0) {
-        at = from;
-      } else if (i == 1 ? !middle_matches(low, from, at, gap) : to - from > 0.25 * s_) {
+        at = from;  // nothing is below: the very first tangent is at the end
+      } else if (i == 1 && lowest_tangent_ > from && lowest_tangent_ < to) {
+        at = lowest_tangent_;
+      } else if (i == 1) {
         at = matching_point(low, from, to, gap);
-        off_middle = (loss_(at) - low) / h - 0.5;
-      } else if (off_middle != 0) {
-        // Neighbours in a smooth stretch match when they are off alternately; damping leads back to the middle.
-        off_middle = std::abs(off_middle) < 0.01 ? 0 : -0.7 * off_middle;
-        at = std::clamp(loss_.inverse(low + (0.5 + off_middle) * h), from, to);
+      } else if (const double ratio = ratio_above(masses, i); std::abs(std::log(ratio)) > 0.2) {
+        at = balanced_point(low, from, to, ratio);
       }
-      Cell left, right;
-      integrate(left, low, from, at);
-      integrate(right, low, at, to);
-      cells_[i] = {left.low + right.low, left.high + right.high, remove_ ? left.gap_low : right.gap_low,
-                   remove_ ? right.gap_high : left.gap_high};
-      gap = remove_ ? right.gap_high : right.gap_low;
+      cells_[i] = split(low, from, at, to);
+      gap = remove_ ? cells_[i].gap_high : cells_[i].gap_low;
       from = to;
     }
   }
 
-  // Whether the lowest point was well chosen: then a tangent in the middle is right even where both gaps are so small
-  // that looking for equal ones would end anywhere.
-  bool middle_matches(double low, double from, double middle, double gap) const {
-    Cell cell;
-    integrate(cell, low, from, middle);
-    return remove_ ? cell.gap_low <= gap + 1e-3 * o_.spacing * (cell.low + cell.high) : cell.gap_high <= gap;
+  Cell split(double low, double from, double at, double to) const {
+    Cell left, right;
+    integrate(left, low, from, at);
+    integrate(right, low, at, to);
+    return {left.low + right.low, left.high + right.high, remove_ ? left.gap_low : right.gap_low,
+            remove_ ? right.gap_high : left.gap_high};
+  }
+
+  // Probability of the next cell with higher losses, relative to this one's (the tilt must not choose the tangents).
+  double ratio_above(const std::vector<double>& masses, std::size_t i) const {
+    const std::size_t above = remove_ ? std::min(i + 1, masses.size() - 1) : i - 1;
+    return masses[i] > 0 && masses[above] > 0 ? std::clamp(masses[above] / masses[i] / step_tilt_, 1e-3, 1e3) : 1;
+  }
+
+  // Where gap_high is that ratio of gap_low: then it equals the gap_low of a copy scaled by the ratio.
+  double balanced_point(double low, double from, double to, double ratio) const {
+    double a = from, b = to;
+    for (int i = 0; i < 12; ++i) {
+      const double middle = (a + b) / 2;
+      const Cell cell = split(low, from, middle, to);
+      // For losses that rise with x, gap_low grows and gap_high falls with the point.
+      ((cell.gap_high > ratio * step_tilt_ * cell.gap_low) == remove_ ? a : b) = middle;
+    }
+    return (a + b) / 2;
   }
 
   // The x up to which the gap of the grid point at `from` grows to `gap`.
@@ -254,69 +253,13 @@ class Discretiser {
     return std::min(smooth, 0.1 * std::hypot(3.14159 * variance, x - loss_.bend()));
   }
 
-  // The masses of the lowered curve over the first `top` cells, before it is made convex. False if the curve would have
-  // to become negative.
-  bool lowered(std::size_t top, std::vector<double>& masses) const {
-    const double grow = std::expm1(o_.spacing);
-    std::vector<double> drop(top + 1, 0);  // how far the curve is lowered at every grid point
-    for (std::size_t i = 0; i + 1 < top; ++i) {
-      drop[i] = std::max(drop[i], cells_[i].gap_low);
-      drop[i + 1] = cells_[i].gap_high;
-    }
-    // The curve ends at 0 on the last grid point. Its last line is the tangent there, the axis, so the point before
-    // goes down to 0 too.
-    const double to_axis = cells_[top - 1].high / step_tilt_ * share_;
-    if (drop[top - 1] > to_axis) return false;
-    drop[top - 1] = to_axis;
-
-    masses.assign(top + 1, 0);
-    for (std::size_t i = 0; i < top; ++i) {
-      masses[i] = cells_[i].low - (drop[i + 1] / step_tilt_ - drop[i]) / grow;
-      masses[i] += i == 0 ? drop[0] : cells_[i - 1].high + (drop[i] - drop[i - 1] * step_tilt_) / share_;
-    }
-    return true;
-  }
-
-  // Lowers the curve at every concave kink (a negative mass) to the line between its neighbours, until none is left.
-  // False if that would need a negative mass at the last grid point.
-  bool eliminate_negative(std::vector<double>& masses) const {
-    const auto n = static_cast<std::ptrdiff_t>(masses.size());
-    std::vector<std::ptrdiff_t> previous(masses.size()), next(masses.size()), pending;
-    for (std::ptrdiff_t i = 0; i < n; ++i) {
-      previous[i] = i - 1;
-      next[i] = i + 1;
-      if (masses[i] < 0) pending.push_back(i);
-    }
-    const double h = o_.spacing;
-    while (!pending.empty()) {
-      const std::ptrdiff_t i = pending.back();
-      pending.pop_back();
-      const double mass = masses[i];
-      if (mass >= 0) continue;
-      const std::ptrdiff_t a = previous[i], b = next[i];
-      if (b == n) return false;
-      const double up = static_cast<double>(b - i) * h, down = static_cast<double>(i - a) * h;
-      // Below the lowest grid point comes likelihood ratio 0, which carries no probability.
-      const double to_b = a < 0 ? 1 : std::expm1(-down) / std::expm1(-(up + down));
-      masses[i] = 0;
-      masses[b] += mass * to_b * std::exp(o_.tilt * up);
-      if (masses[b] < 0) pending.push_back(b);
-      if (a >= 0) {
-        masses[a] += mass * (1 - to_b) * std::exp(-o_.tilt * down);
-        if (masses[a] < 0) pending.push_back(a);
-        next[a] = b;
-      }
-      previous[b] = a;
-    }
-    return true;
-  }
-
   double q_, s_;
   bool remove_;
   GridOptions o_;
   SampledLoss loss_;
   double x_low_, x_high_, share_, log_norm_, step_tilt_;
   double offset_ = 0;
+  double lowest_tangent_ = std::numeric_limits<double>::quiet_NaN();
   std::int64_t first_ = 0;
   std::vector<Cell> cells_;
 };

@@ -66,25 +66,39 @@ Crossing crossing(const Composition& composition, const Window& window, double g
                        1e-3 * window.deviation + 1e-3 / window.tilt, kRootTolerance);
 }
 
+// How far the ends may be apart before a finer grid is tried, and how often.
+constexpr double kWidthWanted = 8e-4;
+constexpr double kLogWidthWanted = 0.02;
+constexpr int kRefinements = 4;
+
 // Bounds of the epsilon of one direction; {0, infinity} where no grid fits.
 Bounds direction_epsilon(const Spending& spending, Direction direction, double log_delta, Ends ends) {
   auto window = window_at_delta(spending, direction, log_delta);
+  Bounds best{{0, kInfinity}, true};
+  int refinements = 0;
   for (int attempt = 0; window; ++attempt) {
     const Composition upper(spending, direction, Bound::upper, *window);
     const double above = crossing(upper, *window, window->epsilon, log_delta).above;
     // A window looks sharply only near its centre, and its grid is as fine as the epsilon there asks for.
-    const bool off = std::abs(above - window->epsilon) > window->deviation || above < 0.7 * window->epsilon;
-    if (attempt < 2 && above < kInfinity && off) {
-      window = window_at_epsilon(spending, direction, above);
+    const bool off = std::abs(above - window->epsilon) > window->deviation || above < 0.7 * window->epsilon ||
+                     above > 1.5 * window->epsilon;
+    best.interval.upper = std::min(best.interval.upper, above);
+    if (attempt < 4 && refinements == 0 && above < kInfinity && off) {
+      window = window_at_epsilon(spending, direction, above, log_delta);
       continue;
     }
-    const bool coarse = window->coarse || above == kInfinity;
-    if (above == 0 || ends == Ends::upper) return {{0, above}, coarse};
+    best.coarse = window->coarse || best.interval.upper == kInfinity;
+    if (above == 0 || ends == Ends::upper) return best;
     const Composition lower(spending, direction, Bound::lower, *window);
     const double guess = above < kInfinity ? above : window->epsilon;
-    return {{std::min(crossing(lower, *window, guess, log_delta).below, above), above}, coarse};
+    best.interval.lower = std::max(best.interval.lower, crossing(lower, *window, guess, log_delta).below);
+    best.interval.lower = std::min(best.interval.lower, best.interval.upper);
+    const double width = best.interval.upper - best.interval.lower;
+    if (!(width > kWidthWanted * best.interval.upper) || refinements == kRefinements) return best;
+    ++refinements;
+    window = finer_window(*window, best.interval.upper, width);
   }
-  return {{0, kInfinity}, true};
+  return best;
 }
 
 // Without its sample a step cannot be more than 1 / (1 - q) times as likely.
@@ -97,17 +111,35 @@ bool out_of_reach(const Spending& spending, Direction direction, double epsilon)
   return epsilon > largest * (1 + 1e-9);
 }
 
-struct LogDeltaBound {
-  double value;
+struct LogDeltaBounds {
+  double lower, upper;
   bool coarse;
 };
 
-LogDeltaBound direction_log_delta(const Spending& spending, Direction direction, Bound bound, double epsilon) {
-  if (out_of_reach(spending, direction, epsilon)) return {-kInfinity, false};
-  const auto window = window_at_epsilon(spending, direction, epsilon);
-  if (!window) return {bound == Bound::upper ? 0 : -kInfinity, true};
-  const double value = Composition(spending, direction, bound, *window).log_delta(epsilon);
-  return {value, window->coarse || (bound == Bound::upper && value == 0)};
+LogDeltaBounds direction_log_delta(const Spending& spending, Direction direction, double epsilon, Ends ends) {
+  if (out_of_reach(spending, direction, epsilon)) return {-kInfinity, -kInfinity, false};
+  LogDeltaBounds best{-kInfinity, 0, true};
+  int refinements = 0;
+  bool recentred = false;
+  for (auto window = window_at_epsilon(spending, direction, epsilon); window;) {
+    const double upper = Composition(spending, direction, Bound::upper, *window).log_delta(epsilon);
+    best.upper = std::min(best.upper, upper);
+    // The window was chosen for another delta; its grid and period may not suit this one.
+    if (!recentred && best.upper < 0 && std::abs(best.upper - window->log_delta) > 1) {
+      recentred = true;
+      window = window_at_epsilon(spending, direction, epsilon, std::max(best.upper, -700.0));
+      continue;
+    }
+    best.coarse = window->coarse || best.upper == 0;
+    if (ends == Ends::upper) return best;
+    const double lower = Composition(spending, direction, Bound::lower, *window).log_delta(epsilon);
+    best.lower = std::min(std::max(best.lower, lower), best.upper);
+    const double width = best.upper - best.lower;
+    if (!(width > kLogWidthWanted) || refinements == kRefinements) return best;
+    ++refinements;
+    window = finer_window(*window, 1, 0.02 * width);
+  }
+  return best;
 }
 
 // These two need several steps, some of them sampled.
@@ -118,7 +150,7 @@ Interval composed_epsilon(const Spending& spending, double delta, Ends ends) {
   Bounds bounds = direction_epsilon(spending, Direction::remove, log_delta, ends);
   // Nearly always `remove` is the worse direction; then one look at the other suffices.
   if (bounds.interval.upper < kInfinity &&
-      direction_log_delta(spending, Direction::add, Bound::upper, bounds.interval.upper).value > log_delta) {
+      direction_log_delta(spending, Direction::add, bounds.interval.upper, Ends::upper).upper > log_delta) {
     const Bounds add = direction_epsilon(spending, Direction::add, log_delta, ends);
     bounds.coarse |= add.coarse;
     bounds.interval.lower = std::max(bounds.interval.lower, add.interval.lower);
@@ -132,15 +164,14 @@ Interval composed_epsilon(const Spending& spending, double delta, Ends ends) {
 }
 
 Interval composed_delta(const Spending& spending, double epsilon, Ends ends) {
-  const auto remove = direction_log_delta(spending, Direction::remove, Bound::upper, epsilon);
-  const auto add = direction_log_delta(spending, Direction::add, Bound::upper, epsilon);
-  const bool coarse = remove.coarse || add.coarse;
-  double upper = std::clamp(std::exp(std::max(remove.value, add.value)), kSmallest, ever_used(spending));
+  const auto remove = direction_log_delta(spending, Direction::remove, epsilon, ends);
+  auto add = direction_log_delta(spending, Direction::add, epsilon, Ends::upper);
+  if (ends == Ends::both && add.upper > remove.lower) add = direction_log_delta(spending, Direction::add, epsilon, ends);
+  const bool coarse = remove.coarse || (add.coarse && add.upper > remove.upper);
+  double upper = std::clamp(std::exp(std::max(remove.upper, add.upper)), kSmallest, ever_used(spending));
   if (coarse) upper = std::min(upper, rdp_delta(spending, epsilon));
   if (ends == Ends::upper) return {0, upper};
-  const auto remove_lower = direction_log_delta(spending, Direction::remove, Bound::lower, epsilon);
-  const auto add_lower = direction_log_delta(spending, Direction::add, Bound::lower, epsilon);
-  double lower = std::exp(std::max(remove_lower.value, add_lower.value));
+  double lower = std::exp(std::max(remove.lower, add.lower));
   if (coarse) lower = std::max(lower, largest_part_delta(spending, epsilon));
   return {std::min(lower, upper), upper};
 }

@@ -42,7 +42,8 @@ class Flattener {
         for (const Event& part : event.events()) add(part, count);
         return;
       case EventKind::poisson_sampled: return add_sampled(event, count);
-      case EventKind::unsupported: break;
+      case EventKind::unsupported:
+      default: break;
     }
     throw Unsupported(message("[accounting] Expected events with a proven bound, received ", event.type_name(), " (",
                               event.reason(), "). Nothing can be claimed for this history."));

@@ -15,16 +15,19 @@ using Unlocked = py::call_guard<py::gil_scoped_release>;
 
 // The arguments of the Python class of that name, in order.
 py::tuple fields(const Event& event) {
-  switch (event.kind()) {
-    case EventKind::gaussian: return py::make_tuple(event.noise_multiplier());
-    case EventKind::poisson_sampled: return py::make_tuple(event.sampling_probability(), event.inner());
-    case EventKind::self_composed: return py::make_tuple(event.inner(), event.count());
-    case EventKind::composed: return py::make_tuple(event.events());
-    case EventKind::unsupported: return py::make_tuple(event.reason());
-    case EventKind::no_op:
-    case EventKind::non_private: break;
+  py::list values;
+  for (const Event::Field& field : event.fields()) {
+    switch (field.type) {
+      case Event::FieldType::number: values.append(event.number(field.name)); break;
+      case Event::FieldType::integer: values.append(event.integer(field.name)); break;
+      case Event::FieldType::numbers: values.append(event.numbers(field.name)); break;
+      case Event::FieldType::integers: values.append(event.integers(field.name)); break;
+      case Event::FieldType::event: values.append(event.inner()); break;
+      case Event::FieldType::events: values.append(event.events()); break;
+      case Event::FieldType::text: values.append(event.reason()); break;
+    }
   }
-  return py::tuple();
+  return py::tuple(values);
 }
 
 }  // namespace
@@ -32,7 +35,20 @@ py::tuple fields(const Event& event) {
 void bind_accounting(py::module_& m) {
   py::class_<Event>(m, "Event", "An event as C++ sees it; use the classes of hushgrad.accounting instead.")
       .def_static("gaussian", &Event::gaussian)
+      .def_static("laplace", &Event::laplace)
+      .def_static("discrete_gaussian", &Event::discrete_gaussian)
+      .def_static("mixture_of_gaussians", &Event::mixture_of_gaussians)
       .def_static("poisson_sampled", &Event::poisson_sampled)
+      .def_static("truncated_subsampled_gaussian", &Event::truncated_subsampled_gaussian)
+      .def_static("sampled_without_replacement", &Event::sampled_without_replacement)
+      .def_static("shuffled_epoch", &Event::shuffled_epoch)
+      .def_static("balls_in_bins", &Event::balls_in_bins)
+      .def_static("matrix_factorization", &Event::matrix_factorization)
+      .def_static("tree_aggregation", &Event::tree_aggregation)
+      .def_static("group", &Event::group)
+      .def_static("adaptive_clipping", &Event::adaptive_clipping)
+      .def_static("repeat_and_select", &Event::repeat_and_select)
+      .def_static("finite_precision", &Event::finite_precision)
       .def_static("self_composed", &Event::self_composed)
       .def_static("composed", &Event::composed)
       .def_static("no_op", &Event::no_op)

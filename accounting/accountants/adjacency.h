@@ -1,0 +1,19 @@
+// Which data sets count as neighbours: part of every question and of every answer.
+#pragma once
+
+#include <string_view>
+
+namespace hushgrad {
+
+/// add_or_remove_one: one has one record (or user) more.
+/// replace_one: one record differs, the number of records is the same and public. Two contributions differ, so a plain
+///   sum moves twice as far as under the others.
+/// zero_out: one record's contribution is replaced by nothing, its place in every batch stays (dp_accounting:
+///   REPLACE_SPECIAL).
+enum class Adjacency { add_or_remove_one, replace_one, zero_out };
+
+std::string_view adjacency_name(Adjacency adjacency);
+/// Throws InvalidArgument for an unknown name.
+Adjacency adjacency_named(std::string_view name);
+
+}  // namespace hushgrad

@@ -1,0 +1,106 @@
+#include "accounting/accountants/cell_grid.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+
+namespace hushgrad {
+
+double rise_of(double u) {
+  if (u > 0.01) return -std::expm1(-u);
+  return u * (1 - u / 2 * (1 - u / 3 * (1 - u / 4 * (1 - u / 5 * (1 - u / 6)))));
+}
+
+namespace {
+
+class Lowering {
+ public:
+  Lowering(const std::vector<Cell>& cells, double spacing, double tilt)
+      : cells_(cells), spacing_(spacing), tilt_(tilt), share_(-std::expm1(-spacing)), step_tilt_(std::exp(tilt * spacing)) {}
+
+  // The masses of the lowered curve over the first `top` cells, before it is made convex. False if the curve would have
+  // to become negative.
+  bool lowered(std::size_t top, std::vector<double>& masses) const {
+    const double grow = std::expm1(spacing_);
+    std::vector<double> drop(top + 1, 0);  // how far the curve is lowered at every grid point
+    for (std::size_t i = 0; i + 1 < top; ++i) {
+      drop[i] = std::max(drop[i], cells_[i].gap_low);
+      drop[i + 1] = cells_[i].gap_high;
+    }
+    // The curve ends at 0 on the last grid point. Its last line is the tangent there, the axis, so the point before
+    // goes down to 0 too.
+    const double to_axis = cells_[top - 1].high / step_tilt_ * share_;
+    if (drop[top - 1] > to_axis) return false;
+    drop[top - 1] = to_axis;
+
+    masses.assign(top + 1, 0);
+    for (std::size_t i = 0; i < top; ++i) {
+      masses[i] = cells_[i].low - (drop[i + 1] / step_tilt_ - drop[i]) / grow;
+      masses[i] += i == 0 ? drop[0] : cells_[i - 1].high + (drop[i] - drop[i - 1] * step_tilt_) / share_;
+    }
+    return true;
+  }
+
+  // Lowers the curve at every concave kink (a negative mass) to the line between its neighbours, until none is left.
+  // False if that would need a negative mass at the last grid point.
+  bool eliminate_negative(std::vector<double>& masses) const {
+    const auto n = static_cast<std::ptrdiff_t>(masses.size());
+    std::vector<std::ptrdiff_t> previous(masses.size()), next(masses.size()), pending;
+    for (std::ptrdiff_t i = 0; i < n; ++i) {
+      previous[i] = i - 1;
+      next[i] = i + 1;
+      if (masses[i] < 0) pending.push_back(i);
+    }
+    const double h = spacing_;
+    while (!pending.empty()) {
+      const std::ptrdiff_t i = pending.back();
+      pending.pop_back();
+      const double mass = masses[i];
+      if (mass >= 0) continue;
+      const std::ptrdiff_t a = previous[i], b = next[i];
+      if (b == n) return false;
+      const double up = static_cast<double>(b - i) * h, down = static_cast<double>(i - a) * h;
+      // Below the lowest grid point comes likelihood ratio 0, which carries no probability.
+      const double to_b = a < 0 ? 1 : std::expm1(-down) / std::expm1(-(up + down));
+      masses[i] = 0;
+      masses[b] += mass * to_b * std::exp(tilt_ * up);
+      if (masses[b] < 0) pending.push_back(b);
+      if (a >= 0) {
+        masses[a] += mass * (1 - to_b) * std::exp(-tilt_ * down);
+        if (masses[a] < 0) pending.push_back(a);
+        next[a] = b;
+      }
+      previous[b] = a;
+    }
+    return true;
+  }
+
+ private:
+  const std::vector<Cell>& cells_;
+  double spacing_, tilt_, share_, step_tilt_;
+};
+
+}  // namespace
+
+std::vector<double> upper_masses(const std::vector<Cell>& cells) {
+  std::vector<double> masses(cells.size() + 1, 0);
+  for (std::size_t i = 0; i < cells.size(); ++i) {
+    masses[i] += cells[i].low;
+    masses[i + 1] += cells[i].high;
+  }
+  return masses;
+}
+
+std::vector<double> lower_masses(const std::vector<Cell>& cells, double spacing, double tilt) {
+  // The outermost cells may hold too little for a convex curve; leaving them out only lowers the curve.
+  const Lowering lowering(cells, spacing, tilt);
+  std::vector<double> masses;
+  std::size_t top = cells.size();
+  while (top > 1 && cells[top - 1].high == 0) --top;
+  for (; top >= 2; top -= std::max<std::size_t>(1, top / 64)) {
+    if (lowering.lowered(top, masses) && lowering.eliminate_negative(masses)) return masses;
+  }
+  return {0};
+}
+
+}  // namespace hushgrad
