@@ -7,6 +7,7 @@
 #include "torch_ext/capture/contribution.h"
 #include "torch_ext/capture/sum_of_products.h"
 #include "torch_ext/rules/gemm.h"
+#include "torch_ext/rules/gram_kernel.h"
 
 namespace hushgrad {
 namespace {
@@ -58,6 +59,23 @@ at::Tensor gram_cpu(const at::Tensor& a, const at::Tensor& g, const RowMap& map,
   return partial.sum(1);
 }
 
+at::Tensor gram_float(const at::Tensor& a, const at::Tensor& g, const RowMap& map, std::int64_t batch) {
+  const std::int64_t time = a.size(0) / batch;
+  const Rows<float> as = rows_of<float>(a, map, batch), gs = rows_of<float>(g, map, batch);
+  // Samples are cut only where there are too few of them for the threads.
+  const std::int64_t step = batch >= 2 * at::get_num_threads() ? time : kGramStep, parts = (time + step - 1) / step;
+  at::Tensor partial = at::empty({batch, parts}, at::kDouble);
+  double* cells = partial.data_ptr<double>();
+  at::parallel_for(0, batch * parts, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t job = begin; job < end; ++job) {
+      const std::int64_t b = job / parts, first = job % parts * step;
+      cells[job] = gram_squared_norm({as.row(b, 0), as.row_stride, as.width}, {gs.row(b, 0), gs.row_stride, gs.width}, time, first,
+                                     std::min(first + step, time));
+    }
+  });
+  return partial.sum(1);
+}
+
 at::Tensor row_major(const at::Tensor& t) {
   return t.stride(1) == 1 && t.stride(0) >= t.size(1) ? t : t.contiguous();
 }
@@ -70,7 +88,7 @@ at::Tensor gram_squared_norms(const at::Tensor& activations, const at::Tensor& b
   const std::int64_t time = a.size(0) / batch;
   if (time == 1) return row_squared_norms(a) * row_squared_norms(g);
   if (a.is_cpu() && g.is_cpu() && a.scalar_type() == g.scalar_type()) {
-    const at::Tensor norms = a.scalar_type() == at::kDouble ? gram_cpu<double>(a, g, rows, batch) : gram_cpu<float>(a, g, rows, batch);
+    const at::Tensor norms = a.scalar_type() == at::kDouble ? gram_cpu<double>(a, g, rows, batch) : gram_float(a, g, rows, batch);
     // Rounding may leave a sum of squares below zero by an ulp of its terms; NaN stays NaN.
     return at::where(norms < 0, at::zeros_like(norms), norms);
   }

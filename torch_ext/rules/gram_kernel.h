@@ -1,0 +1,22 @@
+// The squared Frobenius norm of g^T a without forming it.
+#pragma once
+
+#include <cstdint>
+
+namespace hushgrad {
+
+/// Rows of one sample: row t starts at data + t * stride.
+struct GramRows {
+  const float* data;
+  std::int64_t stride, width;
+};
+
+/// Share of the rows [begin, end) in sum over t, s < time of (a_t . a_s)(g_t . g_s) = || sum_t g_t a_t^T ||^2: the pairs with t in
+/// the range and s >= t, those with s > t twice. Only half of both Gram matrices is formed, in blocks that live in registers and
+/// are multiplied and summed there. float32 products, float64 total. One thread; AVX-512, AVX2 or plain, whatever the processor has.
+/// begin: a multiple of kGramStep. end: too, or time.
+double gram_squared_norm(const GramRows& a, const GramRows& g, std::int64_t time, std::int64_t begin, std::int64_t end);
+
+inline constexpr std::int64_t kGramStep = 60;  // whole blocks of every instruction set
+
+}  // namespace hushgrad
