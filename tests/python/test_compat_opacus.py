@@ -70,6 +70,9 @@ def train(made: tuple[Any, ...], epochs: int = 1, reduction: str = "mean") -> No
             optimizer.step()
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:make_private. this engine has trained on another:UserWarning")
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -458,3 +461,32 @@ def test_a_module_that_was_made_private_can_be_unwrapped_and_copied_by_state() -
     plain = network()
     plain.load_state_dict(module._module.state_dict())
     plain.load_state_dict(copy.deepcopy(module.state_dict()))
+
+
+def test_a_made_up_row_in_place_of_no_rows_counts_for_nothing() -> None:
+    class NeedsRows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(6, 2)
+            self.rows: list[int] = []
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            assert len(x) > 0
+            self.rows.append(len(x))
+            return self.inner(x)
+
+    module = NeedsRows()
+    given = {**parts(module), "data_loader": DataLoader(data(), batch_size=1)}
+    engine = PrivacyEngine(ledger=":memory:")
+    made = engine.make_private(**given, noise_multiplier=0.0, max_grad_norm=1.0, rand_on_empty=True)
+    criterion = nn.CrossEntropyLoss()
+    for x, y in made[2]:
+        before = [p.detach().clone() for p in module.parameters()]
+        made[1].zero_grad()
+        criterion(module(x), y).backward()
+        made[1].step()
+        if bool(((x == 0) | (x == 1)).all()):
+            assert len(x) == 1 and all(torch.equal(p, q) for p, q in zip(before, module.parameters()))
+            break
+    else:
+        pytest.fail("60 batches of one expected row, and none was empty: odds of 1e-12")

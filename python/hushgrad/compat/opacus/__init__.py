@@ -8,6 +8,7 @@ disagree, the guarantee wins; docs/migrating_from_opacus.md lists the difference
 """
 
 from hushgrad.compat.opacus import utils
+from hushgrad.compat.opacus._missing import explain_missing_modules
 from hushgrad.compat.opacus.grad_sample import GradSampleModule, GradSampleModuleFastGradientClipping
 from hushgrad.compat.opacus.privacy_engine import PrivacyEngine
 from hushgrad.compat.opacus.version import __version__
@@ -19,3 +20,5 @@ __all__ = [
     "__version__",
     "utils",
 ]
+
+explain_missing_modules()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch.utils.data import DataLoader, IterableDataset
 from torch.utils.data.dataloader import default_collate
 
@@ -13,7 +14,31 @@ from hushgrad.compat.opacus.utils.uniform_sampler import UniformWithReplacementS
 from hushgrad.errors import InvalidArgument, Unsupported
 from hushgrad.loader import CollateAllowingEmpty
 
-__all__ = ["DPDataLoader", "adopt_loader"]
+__all__ = ["CollateWithMadeUpRow", "DPDataLoader", "adopt_loader"]
+
+
+class CollateWithMadeUpRow:
+    """A batch of nothing becomes one row of random zeros and ones, in the shape and type of a sample."""
+
+    def __init__(self, collate: Callable[[list[Any]], Any], dataset: Any, batch_dim: int) -> None:
+        self._collate = collate
+        self._dataset = dataset
+
+    def __call__(self, samples: list[Any]) -> Any:
+        """The collated batch."""
+        return self._collate(samples) if samples else _made_up(self._collate([self._dataset[0]]))
+
+
+def _made_up(batch: Any) -> Any:
+    if isinstance(batch, torch.Tensor):
+        return torch.randint(0, 2, batch.shape).to(batch.dtype)
+    if isinstance(batch, dict):
+        return type(batch)({key: _made_up(value) for key, value in batch.items()})
+    if isinstance(batch, (list, tuple)):
+        items = [_made_up(value) for value in batch]
+        rebuild: Any = type(batch)
+        return rebuild(*items) if hasattr(batch, "_fields") else rebuild(items)
+    return type(batch)() if isinstance(batch, (str, bytes)) else batch
 
 
 class DPDataLoader(DataLoader[Any]):
@@ -26,8 +51,8 @@ class DPDataLoader(DataLoader[Any]):
         dataset: map-style.
         sample_rate: in (0, 1]; 1 / len(loader) of the loader it stands for.
         collate_fn, batch_first: a batch of nothing is one sample, collated and cut to no rows along the batch dimension.
-        drop_last, rand_on_empty: accepted; there is no last batch, and a batch without rows stays one (see the migration
-            guide).
+        drop_last: accepted; there is no last batch.
+        rand_on_empty: a batch of nothing is one made-up row, for models that cannot take none. It counts for nothing.
         generator: must be None; batches come from the system's secure generator.
         distributed: must be False.
         kwargs: as for ``torch.utils.data.DataLoader``.
@@ -59,7 +84,8 @@ class DPDataLoader(DataLoader[Any]):
         if not 0 < sample_rate <= 1:
             raise InvalidArgument(f"[data_loader] Expected sample_rate in (0, 1], received {sample_rate!r}.")
         size = len(dataset)
-        collate = CollateAllowingEmpty(collate_fn or default_collate, dataset, 0 if batch_first else 1)
+        kind = CollateWithMadeUpRow if rand_on_empty else CollateAllowingEmpty
+        collate = kind(collate_fn or default_collate, dataset, 0 if batch_first else 1)
         super().__init__(dataset, batch_size=max(1, round(size * sample_rate)), collate_fn=collate, **kwargs)
         self.sample_rate = sample_rate
         self.distributed = distributed
@@ -100,8 +126,11 @@ class DPDataLoader(DataLoader[Any]):
         return loader
 
 
-def adopt_loader(loader: DataLoader[Any], sample_rate: float) -> None:
+def adopt_loader(loader: DataLoader[Any], sample_rate: float, rand_on_empty: bool, batch_first: bool) -> None:
     """Makes a loader that ``make_private`` made private an instance of DPDataLoader, and still of its own class."""
+    if rand_on_empty:
+        # Inside of what the engine wraps around it: the size that is announced stays 0, so the row counts for nothing.
+        loader.__dict__["collate_fn"] = CollateWithMadeUpRow(loader.collate_fn, loader.dataset, 0 if batch_first else 1)
     base: Any = type(loader)
     if not issubclass(base, DPDataLoader):
         loader.__class__ = type(base.__name__, (base, DPDataLoader), {"__module__": base.__module__})

@@ -119,7 +119,8 @@ class PrivacyEngine:
             clipping: "flat", "per_layer" (``max_grad_norm`` a bound for each trainable parameter, in the optimizer's order),
                 "adaptive" (with Opacus' five further arguments) or hushgrad's "automatic".
             grad_sample_mode: "hooks", "functorch", "ew" and "ghost" all clip exactly by the same method.
-            rand_on_empty: accepted; a batch without rows stays one. A made-up row would double the sensitivity.
+            rand_on_empty: one made-up row in place of a batch without rows, for models that cannot take it. It counts for
+                nothing: as a sample it would double the sensitivity.
 
         Raises:
             UnsupportedModuleError: a module that mixes samples, or is in evaluation mode.
@@ -155,7 +156,7 @@ class PrivacyEngine:
             on_step=lambda noise: self._count(noise, rate),
         )
         if rate is not None:
-            adopt_loader(data_loader, rate)
+            adopt_loader(data_loader, rate, rand_on_empty, batch_first)
         close = session_of(optimizer).close
         returned = adopt_module(module, close) if wrap_model else GradSampleHooks(module, close)
         return (returned, optimizer, data_loader) if ghost is None else (returned, optimizer, ghost, data_loader)

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from hushgrad.compat.opacus._missing import refuse
+from hushgrad.compat.opacus._missing import OPTIMIZERS, refuse
 from hushgrad.compat.opacus.optimizers.optimizer import DPOptimizer
 
 __all__ = ["DPOptimizer"]
@@ -18,11 +18,4 @@ if not TYPE_CHECKING:
         "SimpleDistributedPerLayerOptimizer",
         "get_optimizer_class",
     )
-    __getattr__ = refuse(
-        __name__,
-        dict.fromkeys(
-            _CLASSES,
-            "an optimizer without an engine would be charged nowhere. Use PrivacyEngine.make_private with clipping=; test with "
-            "isinstance(optimizer, DPOptimizer)",
-        ),
-    )
+    __getattr__ = refuse(__name__, dict.fromkeys(_CLASSES, OPTIMIZERS))

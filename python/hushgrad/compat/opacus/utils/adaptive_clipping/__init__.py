@@ -1,1 +1,0 @@
-"""Opacus' adaptive ghost clipping."""
