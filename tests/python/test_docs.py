@@ -19,6 +19,16 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert missing == []
 
 
+def excerpts() -> list[tuple[str, str, str]]:
+    pattern = r"<!-- from (\S+) -->\n```\w*\n(.*?)```"
+    return [(page.name, *found) for page in PAGES for found in re.findall(pattern, page.read_text(), flags=re.DOTALL)]
+
+
+@pytest.mark.parametrize(("page", "source", "code"), excerpts())
+def test_excerpts_stand_in_their_source(page: str, source: str, code: str) -> None:
+    assert code in (ROOT / source).read_text()
+
+
 def guarantee_rows() -> list[tuple[str, str, str]]:
     rows = [line.split("|") for line in (ROOT / "docs/guarantees.md").read_text().splitlines() if line.startswith("| ")]
     return [(row[1].strip(), row[2], row[3]) for row in rows if row[1].strip() not in ("guarantee", "---")]
