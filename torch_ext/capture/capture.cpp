@@ -64,6 +64,14 @@ std::string mixing_message(const std::string& mixer, const std::string& where) {
 
 }  // namespace
 
+// torch.compile turns forward and backward pass into one node each, which runs once and tells nothing of single samples.
+void refuse_compiled(const Site& site, const ParameterIndex& parameters) {
+  if (site.node->name() != "CompiledFunctionBackward") return;
+  throw Unsupported(message("[watch] Expected the operators that use private parameters to be on record, received a part compiled by "
+                            "torch.compile: ", describe(site, parameters), ". Compile only parts without trainable parameters (preprocessing, a "
+                            "frozen backbone, the loss), or pass backend=\"eager\" to torch.compile."));
+}
+
 class GraphCapture::Impl : public std::enable_shared_from_this<GraphCapture::Impl> {
  public:
   Impl(std::vector<at::Tensor> parameters, std::vector<std::string> names, std::vector<at::Tensor> ignored, CaptureOptions options)
@@ -282,6 +290,7 @@ GraphCapture::Impl::Prepared GraphCapture::Impl::prove(const std::vector<Edge>& 
   while (true) {
     Prepared prepared{walk_graph(roots, parameters_, promotions), {}};
     const auto& sites = prepared.walk.sites;
+    for (const Site& site : sites) refuse_compiled(site, parameters_);
     ProbeTargets targets;
     std::vector<std::pair<std::size_t, std::uint32_t>> owner;
     std::vector<std::vector<RowEvidence>> evidence(sites.size());
