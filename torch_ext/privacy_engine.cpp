@@ -59,9 +59,7 @@ void PrivacyEngine::make_private_with_epsilon(const Parameters& parameters,
   TrainingPlan plan;
   plan.max_grad_norm = options.max_grad_norm;
   plan.expected_batch_size = static_cast<double>(options.expected_batch_size);
-  plan.dataset_size = options.dataset_size;
-  plan.sampling_rate =
-      static_cast<double>(options.expected_batch_size) / static_cast<double>(options.dataset_size);
+  plan.batches = {Sampling::poisson, options.dataset_size, options.expected_batch_size};
   plan.loss_reduction = options.loss_reduction;
   plan.batch_first = options.batch_first;
   plan.dataset = options_.dataset;
@@ -69,10 +67,9 @@ void PrivacyEngine::make_private_with_epsilon(const Parameters& parameters,
   plan.actor = options_.actor;
   plan.noise_multiplier = options.noise_multiplier;
   if (target.epochs > 0) {
-    const std::int64_t steps = target.epochs * ((options.dataset_size + options.expected_batch_size - 1) /
-                                                options.expected_batch_size);
+    const std::int64_t steps = target.epochs * plan.batches.steps_per_epoch();
     plan.noise_multiplier =
-        calibrate_noise(target.target_epsilon, target.target_delta, plan.sampling_rate, steps);
+        calibrate_noise(target.target_epsilon, target.target_delta, plan.batches.rate().charged(), steps);
     plan.target_epsilon = target.target_epsilon;
     plan.target_delta = target.target_delta;
   }
@@ -104,15 +101,13 @@ PrivateTraining& PrivacyEngine::training() const {
 torch::Tensor PrivacyEngine::next_batch() {
   training().discard(true);
   part_ = -1;
-  const std::vector<std::int64_t> rows = training().draw();
+  const std::vector<std::int64_t> rows = training().draw().records;
   undone_ = static_cast<std::int64_t>(rows.size());
   return torch::tensor(rows, torch::kLong);
 }
 
 std::int64_t PrivacyEngine::steps_per_epoch() const {
-  const TrainingPlan& plan = training().plan();
-  const auto batch = static_cast<std::int64_t>(plan.expected_batch_size);
-  return (plan.dataset_size + batch - 1) / batch;
+  return training().plan().batches.steps_per_epoch();
 }
 
 void PrivacyEngine::watch(const torch::Tensor& output, std::int64_t batch_size) {

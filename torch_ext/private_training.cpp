@@ -1,6 +1,7 @@
 #include "torch_ext/private_training.h"
 
 #include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "dpcore/error.h"
@@ -24,6 +25,12 @@ const char* name_of(Clipping clipping) {
   return "unknown";
 }
 
+std::vector<std::size_t> sizes_of(const std::vector<at::Tensor>& parameters) {
+  std::vector<std::size_t> sizes;
+  for (const at::Tensor& parameter : parameters) sizes.push_back(static_cast<std::size_t>(parameter.numel()));
+  return sizes;
+}
+
 /// The only way in which a gradient comes to be: `noisy` views the memory of `sums`.
 void become_gradients(const NoisySum& noisy, std::vector<at::Tensor> sums, const std::vector<at::Tensor>& parameters) {
   for (std::size_t p = 0; p < parameters.size(); ++p) {
@@ -40,9 +47,11 @@ void become_gradients(const NoisySum& noisy, std::vector<at::Tensor> sums, const
 void TrainingPlan::check() const {
   require(std::isfinite(noise_multiplier) && noise_multiplier >= 0, "noise_multiplier", ">= 0 and finite", noise_multiplier);
   require(std::isfinite(max_grad_norm) && max_grad_norm > 0, "max_grad_norm", "> 0 and finite", max_grad_norm);
-  require(dataset_size >= 1, "dataset_size", ">= 1", static_cast<double>(dataset_size));
+  batches.check();
   require(std::isfinite(expected_batch_size) && expected_batch_size > 0, "expected_batch_size", "> 0 and finite", expected_batch_size);
-  if (sampling == Sampling::poisson) require(sampling_rate > 0 && sampling_rate <= 1, "sampling_rate", "in (0, 1]", sampling_rate);
+  if (sensitivity == Sensitivity::certified && clipping != Clipping::flat) {
+    throw InvalidArgument("[plan] Expected clipping=\"flat\" with sensitivity=\"certified\", received another. Only flat clipping is proven.");
+  }
   if (target_delta) require(*target_delta > 0 && *target_delta < 1, "target_delta", "in (0, 1)", *target_delta);
   if (clipping == Clipping::adaptive) (void)AdaptiveClipping(adaptive, max_grad_norm).gradient_noise_multiplier(noise_multiplier);
   if (clipping == Clipping::per_layer && layer_norms.empty()) {
@@ -51,30 +60,22 @@ void TrainingPlan::check() const {
   if (target_epsilon) require(*target_epsilon > 0, "target_epsilon", "> 0", *target_epsilon);
 }
 
-Event TrainingPlan::step_event() const {
-  if (noise_multiplier == 0) return Event::non_private();
-  if (sampling == Sampling::poisson) return Event::poisson_sampled(sampling_rate, Event::gaussian(noise_multiplier));
-  // Batches of unknown law: any record may be in any batch, and adding or removing one may put another in its place, which
-  // moves the sum by 2C. Half the multiplier says that without amplification.
-  return Event::gaussian(noise_multiplier / 2);
-}
-
 std::string TrainingPlan::to_json() const {
   nlohmann::json plan = {
       {"noise_multiplier", noise_multiplier},
       {"max_grad_norm", max_grad_norm},
       {"expected_batch_size", expected_batch_size},
-      {"sampling", sampling == Sampling::poisson ? "poisson" : "any"},
-      {"dataset_size", dataset_size},
+      {"sampling", std::string(name_of(batches.sampling))},
+      {"dataset_size", batches.population},
       {"loss_reduction", loss_reduction == LossReduction::mean ? "mean" : "sum"},
       {"clipping", name_of(clipping)},
       {"loss", unchecked_loss ? "unchecked" : "checked"},
-      {"adjacency", sampling == Sampling::poisson ? "add_or_remove_one" : "replace_one"},
-      {"sensitivity", "empirical"},
-      {"noise", "lattice_gaussian"},
-      {"random", "aes-256-ctr-drbg"},
+      {"adjacency", batches.adjacency() == Adjacency::replace_one ? "replace_one" : "add_or_remove_one"},
+      {"sensitivity", sensitivity == Sensitivity::certified ? "certified" : "empirical"},
+      {"noise", sensitivity == Sensitivity::certified || noise_sampler == NoiseSampler::exact ? "exact_lattice_gaussian" : "lattice_gaussian"},
+      {"random", insecure_seed ? "insecure-seed" : "aes-256-ctr-drbg"},
   };
-  if (sampling == Sampling::poisson) plan["sampling_rate"] = sampling_rate;
+  if (batches.sampling == Sampling::poisson) plan["sampling_rate"] = batches.rate().charged();
   if (clipping == Clipping::per_layer) plan["layer_norms"] = layer_norms;
   if (clipping == Clipping::adaptive) {
     plan["adaptive"] = {{"target_unclipped_quantile", adaptive.target_unclipped_quantile},
@@ -96,40 +97,121 @@ CaptureOptions TrainingPlan::capture_options() const {
     options.group_of = layer_of;
   }
   options.unchecked_loss = unchecked_loss;
+  // Certified clipping takes each sample's gradient as it is.
+  if (sensitivity == Sensitivity::certified) options.max_grad_norm = std::numeric_limits<double>::max();
   return options;
 }
 
 PrivateTraining::PrivateTraining(TrainingPlan plan, std::vector<at::Tensor> parameters, std::vector<std::string> names,
                                  std::vector<at::Tensor> ignored, std::shared_ptr<Ledger> ledger)
     : plan_((plan.check(), std::move(plan))),
-      event_(plan_.step_event()),
+      event_(plan_.charged_event()),
       parameters_(parameters),
       capture_(std::move(parameters), std::move(names), std::move(ignored), plan_.capture_options()),
       ledger_(std::move(ledger)) {
   if (parameters_.empty()) throw InvalidArgument("[make_private] Expected at least one trainable parameter, received none.");
   if (plan_.clipping == Clipping::adaptive) adaptive_.emplace(plan_.adaptive, plan_.max_grad_norm);
-  if (plan_.sampling == Sampling::poisson) sampler_.emplace(plan_.dataset_size, SamplingRate::from_double(plan_.sampling_rate));
+  sampler_ = plan_.batches.make_sampler();
+  if (plan_.batches.charged_once_an_epoch()) epochs_ = &dynamic_cast<EpochSampler&>(*sampler_);
+  if (plan_.insecure_seed) insecure_ = std::make_unique<InsecureSeed>(*plan_.insecure_seed);
+  if (plan_.sensitivity == Sensitivity::certified) certified_ = std::make_unique<CertifiedPass>(plan_.max_grad_norm, sizes_of(parameters_));
   run_id_ = ledger_->begin_run({plan_.dataset, plan_.purpose, plan_.actor, plan_.to_json()});
 }
 
-std::vector<std::int64_t> PrivateTraining::draw() {
-  if (sampler_) return sampler_->draw(rng_);
-  throw InvalidState("[draw] Expected a plan with Poisson sampling, received one for the caller's own batches.");
+PrivateTraining::Draw PrivateTraining::draw() {
+  Batch records = sampler_->draw(rng());
+  return {epochs_ ? epochs_->epoch() : 0, std::move(records)};
+}
+
+void PrivateTraining::begin_epoch() {
+  if (epochs_) epochs_->begin_epoch(rng());
+}
+
+void PrivateTraining::begin_batch(std::int64_t size, std::int64_t epoch) {
+  if (certified_ && size > 1) {
+    throw InvalidState(message("[begin_batch] Expected batches of at most one sample with sensitivity=\"certified\", received ", size,
+                               ". Iterate over the loader that make_private returned; it hands samples out one by one."));
+  }
+  capture_.begin_batch(size);
+  epoch_ = epoch;
+}
+
+void PrivateTraining::accumulate() {
+  capture_.accumulate();
+  if (!certified_) return;
+  (void)capture_.finish();  // the gradient of one sample, not clipped yet
+  std::vector<at::Tensor> gradient = capture_.take_sums();
+  capture_.discard(true);
+  CertifiedPass::Gradient parts;
+  for (const at::Tensor& part : gradient) parts.emplace_back(part.const_data_ptr<float>(), static_cast<std::size_t>(part.numel()));
+  certified_->add(parts);
+  ++certified_batches_;
+}
+
+void PrivateTraining::discard(bool all) {
+  capture_.discard(all);
+  if (!all || certified_batches_ == 0) return;
+  certified_->discard();
+  certified_batches_ = 0;
+}
+
+// Durable before any noise exists.
+void PrivateTraining::charge() {
+  if (!epochs_) {
+    ledger_->charge_step(run_id_, event_);
+    ++charges_;
+    return;
+  }
+  if (epoch_ < 1 || epoch_ > epochs_->epoch()) {
+    throw InvalidState("[step] Expected a batch that draw() gave, received another. Iterate over the loader that make_private returned.");
+  }
+  EpochCharge& epoch = charged_[epoch_];
+  if (epoch.steps == plan_.batches.steps_per_epoch()) {
+    throw PrivacyViolation(message("[step] Expected at most ", epoch.steps, " steps in an epoch, received one more: a record would count "
+                                   "twice. Take each batch of the loader once."));
+  }
+  // Another noise multiplier in the middle of an epoch is charged as a further epoch.
+  if (!epoch.event || !(*epoch.event == event_)) {
+    ledger_->charge(run_id_, event_);
+    ++charges_;
+    epoch.event = event_;
+  }
+  ++epoch.steps;
+}
+
+NoisySum PrivateTraining::add_noise(std::vector<at::Tensor>& sums) {
+  if (!certified_) {
+    ClippedSum sum = capture_.finish();
+    sums = capture_.take_sums();
+    capture_.discard(true);
+    charge();
+    const double noise_multiplier = adaptive_ ? adaptive_->gradient_noise_multiplier(plan_.noise_multiplier) : plan_.noise_multiplier;
+    return Noise::add(std::move(sum), noise_multiplier, scale(), rng(), plan_.noise_sampler);
+  }
+  if (certified_batches_ == 0) {
+    throw InvalidState("[step] Expected at least one sample or empty batch since the last step, received none. Run forward and backward "
+                       "before step().");
+  }
+  CertifiedSum sum = certified_->finish();
+  certified_batches_ = 0;
+  capture_.discard(true);
+  charge();
+  std::vector<SumPart> parts;
+  for (const at::Tensor& parameter : parameters_) {
+    sums.push_back(at::empty(parameter.sizes(), at::kFloat));
+    parts.emplace_back(sums.back().data_ptr<float>(), static_cast<std::size_t>(sums.back().numel()));
+  }
+  return Noise::add(std::move(sum), plan_.noise_multiplier, scale(), rng(), std::move(parts));
 }
 
 void PrivateTraining::step() {
-  ClippedSum sum = capture_.finish();
-  std::vector<at::Tensor> sums = capture_.take_sums();
-  capture_.discard(true);
-  ledger_->charge_step(run_id_, event_);  // durable before any noise exists
-  const double scale = plan_.loss_reduction == LossReduction::mean ? 1.0 / plan_.expected_batch_size : 1.0;
-  const double noise_multiplier = adaptive_ ? adaptive_->gradient_noise_multiplier(plan_.noise_multiplier) : plan_.noise_multiplier;
-  const NoisySum noisy = Noise::add(std::move(sum), noise_multiplier, scale, rng_);
+  std::vector<at::Tensor> sums;
+  const NoisySum noisy = add_noise(sums);
   become_gradients(noisy, std::move(sums), parameters_);
   ++steps_;
   if (!adaptive_) return;
   float count = 0;
-  adaptive_->update(Noise::add(capture_.finish_count(count), adaptive_->count_noise_multiplier(), 1.0, rng_), plan_.expected_batch_size);
+  adaptive_->update(Noise::add(capture_.finish_count(count), adaptive_->count_noise_multiplier(), 1.0, rng(), plan_.noise_sampler), plan_.expected_batch_size);
   capture_.set_max_grad_norm(adaptive_->max_grad_norm());
 }
 
@@ -139,10 +221,13 @@ void PrivateTraining::set_noise_multiplier(double noise_multiplier) {
   if (adaptive_) changed.max_grad_norm = adaptive_->max_grad_norm();
   changed.check();
   plan_.noise_multiplier = noise_multiplier;
-  event_ = plan_.step_event();
+  event_ = plan_.charged_event();
 }
 
 void PrivateTraining::set_max_grad_norm(double max_grad_norm) {
+  if (certified_) {
+    throw InvalidState("[max_grad_norm] Expected one bound for the whole run with sensitivity=\"certified\", received a new one. Make a new engine.");
+  }
   if (adaptive_ || plan_.clipping == Clipping::per_layer) {
     throw InvalidState(message("[max_grad_norm] Expected clipping \"flat\" or \"automatic\", received a new bound under \"", name_of(plan_.clipping),
                                "\". Leave it to the adaptive rule, or make a new engine with other bounds."));

@@ -7,23 +7,21 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "accounting/accountants/interval.h"
+#include "accounting/batch_law.h"
 #include "accounting/event.h"
 #include "accounting/ledger/ledger.h"
 #include "dpcore/clipping/adaptive_clipping.h"
+#include "dpcore/clipping/certified_pass.h"
+#include "dpcore/noise/lattice_gaussian.h"
 #include "dpcore/random/csprng.h"
-#include "dpcore/sampling/poisson.h"
+#include "dpcore/random/insecure_seed.h"
 #include "torch_ext/capture/capture.h"
 
 namespace hushgrad {
-
-/// How batches come to be. It decides what a step costs.
-enum class Sampling {
-  poisson,  // every record independently with sampling_rate: amplified, charged as PoissonSampledDpEvent
-  any,      // the caller's own batches: charged without amplification, and for a record replaced by another
-};
 
 /// How a sample's gradient is bounded.
 enum class Clipping {
@@ -38,9 +36,7 @@ struct TrainingPlan {
   double noise_multiplier = 1.0;     // standard deviation of the noise / max_grad_norm; 0: no noise, epsilon infinite
   double max_grad_norm = 1.0;
   double expected_batch_size = 0;    // what the noisy sum is divided by under LossReduction::mean
-  Sampling sampling = Sampling::poisson;
-  std::int64_t dataset_size = 0;     // records in the data set; public
-  double sampling_rate = 0;          // of Sampling::poisson
+  BatchLaw batches{};                // how batches are drawn, and so what they cost
   LossReduction loss_reduction = LossReduction::mean;
   bool batch_first = true;
   bool forward_is_checked = false;   // see CaptureOptions
@@ -52,11 +48,16 @@ struct TrainingPlan {
   std::vector<std::size_t> layer_of{};   // of per_layer: each parameter's group
   AdaptiveClippingOptions adaptive{};    // of adaptive
   bool unchecked_loss = false;           // see CaptureOptions
+  // certified: batches of one sample, clipped and summed in integers, exact noise (docs/proofs/certified_sensitivity.md). Flat
+  // clipping only.
+  Sensitivity sensitivity = Sensitivity::empirical;
+  NoiseSampler noise_sampler = NoiseSampler::fast;
+  std::optional<std::uint64_t> insecure_seed{};  // repeatable batches and noise: NO PRIVACY, recorded and shown as such
 
   /// @throws InvalidArgument naming the first field outside its domain.
   void check() const;
-  /// What one step is charged as.
-  Event step_event() const;
+  /// What one step, or one epoch (BatchLaw::charged_once_an_epoch), is charged as.
+  Event charged_event() const { return batches.event(noise_multiplier); }
   std::string to_json() const;
   CaptureOptions capture_options() const;
 };
@@ -75,20 +76,28 @@ class PrivateTraining {
   PrivateTraining(TrainingPlan plan, std::vector<at::Tensor> parameters, std::vector<std::string> names,
                   std::vector<at::Tensor> ignored, std::shared_ptr<Ledger> ledger);
 
-  /// Indices of the next batch, ascending; may be empty. Sampling::poisson only. @throws InvalidState otherwise.
-  std::vector<std::int64_t> draw();
+  struct Draw {
+    std::int64_t epoch;  // 0 where steps are charged one by one
+    Batch records;       // may be empty
+  };
+  /// The next batch of the plan's law.
+  Draw draw();
+  /// A new pass over the data begins; what is left of the last is not drawn any more. Nothing for Poisson batches.
+  void begin_epoch();
 
-  void begin_batch(std::int64_t size) { capture_.begin_batch(size); }
+  /// size: samples; at most one under certified sensitivity. epoch: as drawn.
+  /// @throws InvalidArgument, InvalidState (see GraphCapture::begin_batch).
+  void begin_batch(std::int64_t size, std::int64_t epoch = 0);
   bool watch(const std::vector<at::Tensor>& outputs) { return capture_.watch(outputs); }
   /// See GraphCapture::check_loss().
   void check_loss(const std::vector<at::Tensor>& losses, const std::vector<at::Tensor>& gradients) { capture_.check_loss(losses, gradients); }
   bool has_gradients() const { return capture_.has_gradients(); }
   /// Clips the current physical batch and adds it to the logical batch.
-  void accumulate() { capture_.accumulate(); }
-  void discard(bool all) { capture_.discard(all); }
+  void accumulate();
+  void discard(bool all);
 
   /// Ends the logical batch: charge, noise, gradients. Call after accumulate().
-  /// @throws BudgetExceeded (nothing released), LedgerError, InvalidState.
+  /// @throws BudgetExceeded (nothing released), LedgerError, InvalidState, PrivacyViolation (more steps than the epoch has).
   void step();
 
   /// Changes what the following steps do and are charged. Only public knowledge may decide it: a schedule, never the data.
@@ -103,6 +112,8 @@ class PrivateTraining {
   /// Every charge of this run as one event.
   Event history() const { return ledger_->run_history(run_id_); }
   std::int64_t steps() const { return steps_; }
+  /// Events in the ledger: one a step, or one an epoch (BatchLaw::charged_once_an_epoch).
+  std::int64_t charges() const { return charges_; }
   const std::string& run_id() const { return run_id_; }
   const TrainingPlan& plan() const { return plan_; }
   const std::shared_ptr<Ledger>& ledger() const { return ledger_; }
@@ -110,16 +121,33 @@ class PrivateTraining {
   void finish(const std::string& status) { ledger_->finish_run(run_id_, status); }
 
  private:
+  /// What was charged for an epoch, and how many of its steps were released.
+  struct EpochCharge {
+    std::optional<Event> event;
+    std::int64_t steps = 0;
+  };
+
+  void charge();
+  NoisySum add_noise(std::vector<at::Tensor>& sums);
+  Csprng& rng() { return insecure_ ? insecure_->stream() : rng_; }
+  double scale() const { return plan_.loss_reduction == LossReduction::mean ? 1.0 / plan_.expected_batch_size : 1.0; }
+
   TrainingPlan plan_;
   Event event_;
   std::vector<at::Tensor> parameters_;
   GraphCapture capture_;
   std::shared_ptr<Ledger> ledger_;
   std::string run_id_;
-  std::optional<PoissonSampler> sampler_;
+  std::unique_ptr<Sampler> sampler_;
+  EpochSampler* epochs_ = nullptr;  // sampler_, where epochs are charged
+  std::unordered_map<std::int64_t, EpochCharge> charged_;
+  std::int64_t epoch_ = 0;          // of the current batch
   std::optional<AdaptiveClipping> adaptive_;
+  std::unique_ptr<CertifiedPass> certified_;
+  std::int64_t certified_batches_ = 0;  // physical batches in the pass
+  std::unique_ptr<InsecureSeed> insecure_;
   Csprng rng_;
-  std::int64_t steps_ = 0;
+  std::int64_t steps_ = 0, charges_ = 0;
 };
 
 }  // namespace hushgrad

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from hushgrad import accounting, checkpoint, compat, doctor, keys, ledger, losses, report
     from hushgrad.batch_memory_manager import BatchMemoryManager
     from hushgrad.engine import PrivacyEngine
+    from hushgrad.insecure_seed import InsecureSeed
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BatchMemoryManager",
+    "InsecureSeed",
     "PrivacyEngine",
     "__version__",
     "accounting",
@@ -38,7 +40,11 @@ __all__ = [
 #: For C++ builds against an installed wheel: ``cmake -DCMAKE_PREFIX_PATH=...``, as ``torch.utils.cmake_prefix_path``.
 cmake_prefix_path = str(Path(__file__).parent / "share" / "cmake")
 
-_CLASSES = {"PrivacyEngine": "hushgrad.engine", "BatchMemoryManager": "hushgrad.batch_memory_manager"}
+_CLASSES = {
+    "BatchMemoryManager": "hushgrad.batch_memory_manager",
+    "InsecureSeed": "hushgrad.insecure_seed",
+    "PrivacyEngine": "hushgrad.engine",
+}
 _MODULES = ("accounting", "checkpoint", "compat", "doctor", "keys", "ledger", "losses", "report")
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch.optim import Optimizer
@@ -11,48 +9,9 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from hushgrad.engine import session_of
 from hushgrad.errors import InvalidArgument, Unsupported
-from hushgrad.loader import announce, in_turn
+from hushgrad.loader import PhysicalBatches, PrivateBatchSampler, announce
 
 __all__ = ["BatchMemoryManager"]
-
-
-class _PhysicalBatches:
-    """Splits logical batches. An epoch is drawn ahead, so that ``len`` is that of the epoch under way or else the next."""
-
-    def __init__(self, logical: Iterable[list[int]], limit: int) -> None:
-        self._logical = logical
-        self._limit = limit
-        self._epoch = self._draw()
-        self._under_way = False
-        self.announced: deque[tuple[int, bool, bool]] = deque()
-
-    def _draw(self) -> list[list[list[int]]]:
-        return [self._split(list(indices)) for indices in self._logical]
-
-    def _split(self, indices: list[int]) -> list[list[int]]:
-        pieces = max(1, -(-len(indices) // self._limit))
-        even, extra = divmod(len(indices), pieces)
-        sizes = [even + (i < extra) for i in range(pieces)]
-        starts = [sum(sizes[:i]) for i in range(pieces)]
-        return [indices[start : start + size] for start, size in zip(starts, sizes)]
-
-    def __len__(self) -> int:
-        return sum(len(pieces) for pieces in self._epoch)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        if self._under_way:
-            self._epoch = self._draw()
-        epoch = self._epoch
-        self._under_way = True
-        announced = self.announced = deque()
-        try:
-            for pieces in epoch:
-                for i, piece in enumerate(pieces):
-                    announced.append((len(piece), i == 0, i == len(pieces) - 1))
-                    yield piece
-        finally:
-            if self._epoch is epoch:
-                self._epoch, self._under_way = self._draw(), False
 
 
 class BatchMemoryManager:
@@ -78,13 +37,19 @@ class BatchMemoryManager:
                 "[BatchMemoryManager] Expected a data set with __getitem__ and __len__, received an IterableDataset. Use a smaller batch_size, or "
                 "give the data set __getitem__."
             )
+        if not isinstance(data_loader.batch_sampler, PrivateBatchSampler):
+            raise InvalidArgument(
+                "[BatchMemoryManager] Expected the loader that make_private returned, received another one, or one that hands samples out one "
+                'by one already (sensitivity="certified"). Pass the private loader, or leave the BatchMemoryManager out.'
+            )
+        self._batches = data_loader.batch_sampler
         self._loader = data_loader
         self._limit = max_physical_batch_size
         self._session = session_of(optimizer)
 
     def __enter__(self) -> DataLoader[Any]:
         source = self._loader
-        batches = _PhysicalBatches(source.batch_sampler, self._limit)  # type: ignore[arg-type]
+        batches = PhysicalBatches(self._batches, self._limit)
         loader: DataLoader[Any] = DataLoader(
             source.dataset,
             batch_sampler=batches,
@@ -98,12 +63,7 @@ class BatchMemoryManager:
             prefetch_factor=source.prefetch_factor,
             persistent_workers=source.persistent_workers,
         )
-        session = self._session
-        announce(
-            loader,
-            lambda: in_turn(batches.announced),
-            lambda said: session.begin_batch(said[0], first=said[1], last=said[2]),
-        )
+        announce(loader, lambda: batches.announced, self._session.begin_batch)
         return loader
 
     def __exit__(self, *exc: object) -> None:

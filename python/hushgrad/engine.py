@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import math
 import os
+import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,19 +15,21 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import nn
 from torch.optim import LBFGS, Optimizer
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from hushgrad import _torch, accounting, checkpoint
 from hushgrad.backward import watch_losses
 from hushgrad.errors import HushgradError, InvalidArgument, InvalidState, LedgerError, PrivacyViolation, Unsupported
 from hushgrad.independence import check_forward, check_inputs, check_modules
 from hushgrad.keys import Keyring
+from hushgrad.insecure_seed import InsecureSeed
 from hushgrad.loader import (
-    PoissonBatchSampler,
-    announce,
+    Announced,
+    PhysicalBatches,
+    PrivateBatchSampler,
     describe_loader,
+    is_sequential,
     make_loader_private,
-    rows_of,
     steps_per_epoch,
     tensors_in,
 )
@@ -76,13 +79,13 @@ class PrivateSession:
 
         optimizer.zero_grad = zero_grad_and_discard  # type: ignore[method-assign]
 
-    def begin_batch(self, size: int, *, first: bool = True, last: bool = True) -> None:
-        """A physical batch of ``size`` samples begins; first and last say where it lies in its logical batch."""
-        if first and not self.training.has_gradients:
+    def begin_batch(self, batch: Announced) -> None:
+        """A physical batch begins."""
+        if batch.first and not self.training.has_gradients:
             self.training.discard(True)
-        self.training.begin_batch(size)
-        self._batch = size
-        self._last_physical = last
+        self.training.begin_batch(batch.size, batch.epoch)
+        self._batch = batch.size
+        self._last_physical = batch.last
 
     def _after_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         # Outside of training nothing is watched: a backward pass through it is stopped at the parameters.
@@ -97,7 +100,7 @@ class PrivateSession:
             # Nobody's pass: an empty batch, or one between step() and the next batch (a generator trained through this
             # model). As a batch of nobody, it gives inputs their gradients and parameters none.
             if self._batch is None:
-                self.training.begin_batch(0)
+                self.training.begin_batch(0, 0)
             self.training.watch(outputs)
             return
         check_inputs(args, kwargs, self._batch, self.batch_dim)
@@ -200,10 +203,13 @@ class EndedTraining:
     def discard(self, all: bool) -> None:
         """Nothing: there is nothing left."""
 
-    def begin_batch(self, size: int) -> None:
+    def begin_batch(self, size: int, epoch: int) -> None:
         """Nothing: the batch is an ordinary one."""
 
-    def draw(self) -> list[int]:
+    def begin_epoch(self) -> None:
+        """Nothing: draw() says what is wrong."""
+
+    def draw(self) -> tuple[int, list[int]]:
         """Raises InvalidState: batches of a private loader belong to its run."""
         raise InvalidState(
             "[loader] Expected a loader whose private training goes on, received one whose training was closed. Make a new DataLoader."
@@ -284,13 +290,15 @@ class PrivacyEngine:
         clipping: str = "flat",
         loss_reduction: str = "mean",
         batch_first: bool = True,
-        noise_generator: object = None,
+        noise_generator: InsecureSeed | None = None,
         target_unclipped_quantile: float = 0.5,
         clipbound_learning_rate: float = 0.2,
         min_clipbound: float | None = None,
         max_clipbound: float | None = None,
         unclipped_num_std: float | None = None,
         unchecked_loss: bool = False,
+        sensitivity: str = "empirical",
+        noise: str = "lattice_gaussian",
     ) -> tuple[_Module, _Optimizer, _Loader]:
         """Makes the three objects private and returns the same three objects.
 
@@ -303,21 +311,27 @@ class PrivacyEngine:
             max_grad_norm: l2 norm to which a sample's gradient over all parameters is clipped, > 0. With "per_layer" it is shared
                 evenly among the layers (modules that own parameters), or a sequence with a bound for each parameter in
                 the optimizer's order, whose root of squares is the sensitivity. With "adaptive" it is where the bound starts.
-            poisson_sampling: False leaves the loader's batches as they are and charges every step without
-                amplification, which costs far more.
+            poisson_sampling: False goes through the data set once an epoch, shuffled if the loader shuffles, and charges each
+                epoch without amplification, for a record replaced by another. A warning says how much more that costs.
             clipping: "flat": min(1, C / norm) of the whole gradient. "per_layer": each layer for itself, inside the backward
                 pass, with the memory of ordinary training. "automatic": C / (norm + 0.01), no bound to tune (Bu et al.
                 2022). "adaptive": C follows a quantile of the norms (Andrew et al. 2021); the count it needs is released
                 with noise of its own, and both together cost noise_multiplier.
             loss_reduction: how the criterion reduces over the batch, "mean" or "sum". It must match: it is not visible.
             batch_first: False if the batch is dimension 1 of inputs and outputs.
-            noise_generator: must be None; noise comes from the system's secure generator and has no seed.
+            noise_generator: None: batches and noise come from the system's secure generator, which has no seed. An
+                ``InsecureSeed`` makes them repeatable, which undoes the protection; ledger and report say so.
             target_unclipped_quantile, clipbound_learning_rate, min_clipbound, max_clipbound: of "adaptive"; the limits default
                 to 1e-4 and 1e4 times max_grad_norm.
             unclipped_num_std: of "adaptive": noise on the count of unclipped samples, > noise_multiplier / 2; default
                 batch_size / 20, or noise_multiplier if that is larger.
             unchecked_loss: True accepts a loss whose operators have no second derivative, so that it cannot be checked to
                 treat samples independently. A loss that is seen to couple samples is refused all the same.
+            sensitivity: "empirical": float32 norms and sums, right up to rounding. "certified": the loader hands out the
+                samples of a batch one by one (``step()`` applies the last of them), and they are clipped and summed in
+                integers, so that no rounding is trusted (docs/proofs/certified_sensitivity.md). Far slower; "flat" only.
+            noise: "lattice_gaussian": vectorised, within proven distance of the rounded Gaussian. "exact_lattice_gaussian":
+                the rounded Gaussian itself, tens of times as slow; always used with "certified".
 
         Raises:
             InvalidArgument: a value outside its domain, a parameter of the optimizer that is not the module's.
@@ -328,7 +342,7 @@ class PrivacyEngine:
             _ClippingChoice(
                 clipping, max_grad_norm, target_unclipped_quantile, clipbound_learning_rate, min_clipbound, max_clipbound, unclipped_num_std
             ),
-            poisson_sampling, loss_reduction, batch_first, noise_generator, unchecked_loss, None, None,
+            poisson_sampling, loss_reduction, batch_first, noise_generator, unchecked_loss, sensitivity, noise, None, None, None,
         )  # fmt: skip
 
     def make_private_with_epsilon(
@@ -345,13 +359,15 @@ class PrivacyEngine:
         clipping: str = "flat",
         loss_reduction: str = "mean",
         batch_first: bool = True,
-        noise_generator: object = None,
+        noise_generator: InsecureSeed | None = None,
         target_unclipped_quantile: float = 0.5,
         clipbound_learning_rate: float = 0.2,
         min_clipbound: float | None = None,
         max_clipbound: float | None = None,
         unclipped_num_std: float | None = None,
         unchecked_loss: bool = False,
+        sensitivity: str = "empirical",
+        noise: str = "lattice_gaussian",
     ) -> tuple[_Module, _Optimizer, _Loader]:
         """As ``make_private`` with the smallest noise for which ``epochs`` epochs cost at most ``target_epsilon``.
 
@@ -365,21 +381,21 @@ class PrivacyEngine:
         if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
             raise InvalidArgument(f"[make_private_with_epsilon] Expected epochs to be an integer >= 1, received {epochs!r}.")
         size, batch_size = describe_loader(data_loader)
-        steps = epochs * steps_per_epoch(size, batch_size)
         noise_multiplier = accounting.calibrate_noise(
             target_epsilon=target_epsilon,
             target_delta=target_delta,
             sampling_rate=batch_size / size if poisson_sampling else 1.0,
-            steps=steps,
+            steps=epochs * steps_per_epoch(size, batch_size) if poisson_sampling else epochs,
         )
         if not poisson_sampling:
-            noise_multiplier *= 2  # the event of a step on the caller's own batches is a Gaussian of half the multiplier
+            noise_multiplier *= 2  # an epoch in which every record comes once is charged as one Gaussian of half the multiplier
         return self._make_private(
             module, optimizer, data_loader, noise_multiplier,
             _ClippingChoice(
                 clipping, max_grad_norm, target_unclipped_quantile, clipbound_learning_rate, min_clipbound, max_clipbound, unclipped_num_std
             ),
-            poisson_sampling, loss_reduction, batch_first, noise_generator, unchecked_loss, target_epsilon, target_delta,
+            poisson_sampling, loss_reduction, batch_first, noise_generator, unchecked_loss, sensitivity, noise, target_epsilon,
+            target_delta, epochs,
         )  # fmt: skip
 
     def _make_private(
@@ -392,17 +408,30 @@ class PrivacyEngine:
         poisson_sampling: bool,
         loss_reduction: str,
         batch_first: bool,
-        noise_generator: object,
+        noise_generator: InsecureSeed | None,
         unchecked_loss: bool,
+        sensitivity: str,
+        noise: str,
         target_epsilon: float | None,
         target_delta: float | None,
+        epochs: int | None,
     ) -> tuple[_Module, _Optimizer, _Loader]:
         if loss_reduction not in ("mean", "sum"):
             raise InvalidArgument(f'[make_private] Expected loss_reduction "mean" or "sum", received {loss_reduction!r}.')
-        if noise_generator is not None:
+        if noise_generator is not None and not isinstance(noise_generator, InsecureSeed):
             raise InvalidArgument(
-                "[make_private] Expected noise_generator=None, received one: a generator that can be seeded makes noise that can be removed. "
-                "Leave it out; noise comes from the system's secure generator."
+                "[make_private] Expected noise_generator=None, received a generator that can be seeded: it makes noise that can be removed. Leave it "
+                "out; noise comes from the system's secure generator. For tests that must repeat there is hushgrad.InsecureSeed."
+            )
+        if sensitivity not in ("empirical", "certified"):
+            raise InvalidArgument(f'[make_private] Expected sensitivity "empirical" or "certified", received {sensitivity!r}.')
+        if noise not in ("lattice_gaussian", "exact_lattice_gaussian"):
+            raise InvalidArgument(f'[make_private] Expected noise "lattice_gaussian" or "exact_lattice_gaussian", received {noise!r}.')
+        certified = sensitivity == "certified"
+        if certified and isinstance(data_loader, DataLoader) and isinstance(data_loader.dataset, IterableDataset):
+            raise Unsupported(
+                '[make_private] Expected a data set with __getitem__ and __len__ with sensitivity="certified", received an IterableDataset. Give it '
+                '__getitem__, or use sensitivity="empirical".'
             )
         private, ignored = _split_parameters(module, optimizer)
         check_modules(module)
@@ -410,9 +439,9 @@ class PrivacyEngine:
         plan = _torch.TrainingPlan(
             noise_multiplier=float(noise_multiplier),
             expected_batch_size=float(batch_size),
-            poisson=poisson_sampling,
+            sampling="poisson" if poisson_sampling else "sequential" if is_sequential(data_loader) else "shuffled",
             dataset_size=size,
-            sampling_rate=batch_size / size,
+            batch_size=batch_size,
             mean=loss_reduction == "mean",
             batch_first=batch_first,
             forward_is_checked=True,
@@ -422,6 +451,9 @@ class PrivacyEngine:
             purpose=self.purpose,
             actor=self.actor,
             unchecked_loss=unchecked_loss,
+            certified=certified,
+            exact_noise=noise == "exact_lattice_gaussian",
+            insecure_seed=None if noise_generator is None else noise_generator.seed,
             **clipping.plan(list(private), float(noise_multiplier), float(batch_size)),
         )
         names, parameters = list(private), list(private.values())
@@ -429,11 +461,10 @@ class PrivacyEngine:
         training = _torch.PrivateTraining(plan, parameters, names, list(ignored.values()), self._ledger)
         session = PrivateSession(module, optimizer, training, 0 if batch_first else 1)
         session._private = frozenset(id(p) for p in parameters)
-        if poisson_sampling:
-            sampler = PoissonBatchSampler(lambda: session.training.draw(), steps_per_epoch(size, batch_size))
-            make_loader_private(data_loader, sampler, session.begin_batch, session.batch_dim)
-        else:
-            announce(data_loader, lambda: lambda batch: rows_of(batch, session.batch_dim), session.begin_batch)
+        drawn = PrivateBatchSampler(lambda: session.training.begin_epoch(), lambda: session.training.draw(), plan.steps_per_epoch)
+        make_loader_private(data_loader, PhysicalBatches(drawn, 1) if certified else drawn, session.begin_batch, session.batch_dim)
+        if not poisson_sampling and noise_multiplier > 0:
+            _warn_of_cost(plan, batch_size / size, float(noise_multiplier), epochs or 10, target_delta or 1 / (10 * size))
         self._sessions.append(session)
         _sessions[optimizer] = session
         return module, optimizer, data_loader
@@ -552,6 +583,20 @@ class PrivacyEngine:
     def _spent_json(self, delta: float) -> dict[str, object]:
         upper = self.get_epsilon(delta)
         return {"delta": delta, "epsilon": upper if upper != float("inf") else "infinity", "durable": self.durable}
+
+
+def _warn_of_cost(plan: _torch.TrainingPlan, sampling_rate: float, noise_multiplier: float, epochs: int, delta: float) -> None:
+    """Says what epochs without amplification cost, beside Poisson batches with the same noise."""
+    epoch = accounting.event_from_json(plan.charged_event())
+    step = accounting.PoissonSampledDpEvent(sampling_rate, accounting.GaussianDpEvent(noise_multiplier))
+    own = accounting.epsilon(accounting.SelfComposedDpEvent(epoch, epochs), delta)[1]
+    poisson = accounting.epsilon(accounting.SelfComposedDpEvent(step, epochs * plan.steps_per_epoch), delta)[1]
+    warnings.warn(
+        f"[make_private] poisson_sampling=False: {epochs} epochs cost epsilon {own:.3g} at delta {delta:.2g} (a record replaced by another), where "
+        f"Poisson batches with the same noise would cost {poisson:.3g} (a record added or removed). Leave poisson_sampling=True unless the "
+        "order matters.",
+        stacklevel=4,
+    )
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
@@ -20,13 +20,15 @@ from hushgrad.errors import InvalidArgument, InvalidState, Unsupported
 
 __all__ = [
     "STREAM_BUFFER",
+    "Announced",
     "CollateAllowingEmpty",
-    "PoissonBatchSampler",
+    "DrawnBatch",
+    "PhysicalBatches",
+    "PrivateBatchSampler",
     "announce",
     "describe_loader",
-    "in_turn",
+    "is_sequential",
     "make_loader_private",
-    "rows_of",
     "steps_per_epoch",
     "tensors_in",
 ]
@@ -35,27 +37,88 @@ __all__ = [
 STREAM_BUFFER = 65_536  # records of an IterableDataset that one pass over it may keep
 
 
-class PoissonBatchSampler:
-    """Yields the indices of ``steps`` batches an epoch; every record is in each with the plan's sampling rate.
+class DrawnBatch(list[int]):
+    """Records of one batch, and the epoch it belongs to (0 where steps are charged one by one)."""
 
-    Batches vary in size and may be empty. ``len()`` is exact. ``sizes`` holds the sizes of the batches that the latest
-    iteration has drawn and the loader has not handed out yet (workers run ahead); every iteration has its own.
+    def __init__(self, records: Iterable[int], epoch: int) -> None:
+        super().__init__(records)
+        self.epoch = epoch
+
+    def __reduce__(self) -> Any:
+        return DrawnBatch, (list(self), self.epoch)
+
+
+class Announced(NamedTuple):
+    """What the training run is told of a batch before it is handed out."""
+
+    size: int
+    epoch: int
+    first: bool = True  # of the physical batches of its logical batch
+    last: bool = True
+
+
+class PrivateBatchSampler:
+    """Yields the batches of an epoch as the training run draws them.
+
+    Poisson batches vary in size and may be empty. ``len()`` is exact. ``announced`` holds what is to be said of the batches
+    that the latest iteration has drawn and the loader has not handed out yet (workers run ahead); every iteration has its own.
     """
 
-    def __init__(self, draw: Callable[[], list[int]], steps: int) -> None:
+    def __init__(self, begin_epoch: Callable[[], None], draw: Callable[[], tuple[int, list[int]]], steps: int) -> None:
+        self._begin_epoch = begin_epoch
         self._draw = draw
         self._steps = steps
-        self.sizes: deque[int] = deque()
+        self.announced: deque[Announced] = deque()
 
     def __len__(self) -> int:
         return self._steps
 
-    def __iter__(self) -> Iterator[list[int]]:
-        sizes = self.sizes = deque()
+    def __iter__(self) -> Iterator[DrawnBatch]:
+        announced = self.announced = deque()
+        self._begin_epoch()
         for _ in range(self._steps):
-            indices = self._draw()
-            sizes.append(len(indices))
-            yield indices
+            epoch, records = self._draw()
+            announced.append(Announced(len(records), epoch))
+            yield DrawnBatch(records, epoch)
+
+
+class PhysicalBatches:
+    """Splits logical batches. An epoch is drawn ahead, so that ``len`` is that of the epoch under way or else the next."""
+
+    def __init__(self, logical: Iterable[DrawnBatch], limit: int) -> None:
+        self._logical = logical
+        self._limit = limit
+        self._epoch = self._draw()
+        self._under_way = False
+        self.announced: deque[Announced] = deque()
+
+    def _draw(self) -> list[list[DrawnBatch]]:
+        return [self._split(batch) for batch in self._logical]
+
+    def _split(self, batch: DrawnBatch) -> list[DrawnBatch]:
+        pieces = max(1, -(-len(batch) // self._limit))
+        even, extra = divmod(len(batch), pieces)
+        sizes = [even + (i < extra) for i in range(pieces)]
+        starts = [sum(sizes[:i]) for i in range(pieces)]
+        return [DrawnBatch(batch[start : start + size], batch.epoch) for start, size in zip(starts, sizes)]
+
+    def __len__(self) -> int:
+        return sum(len(pieces) for pieces in self._epoch)
+
+    def __iter__(self) -> Iterator[DrawnBatch]:
+        if self._under_way:
+            self._epoch = self._draw()
+        epoch = self._epoch
+        self._under_way = True
+        announced = self.announced = deque()
+        try:
+            for pieces in epoch:
+                for i, piece in enumerate(pieces):
+                    announced.append(Announced(len(piece), piece.epoch, i == 0, i == len(pieces) - 1))
+                    yield piece
+        finally:
+            if self._epoch is epoch:
+                self._epoch, self._under_way = self._draw(), False
 
 
 class CollateAllowingEmpty:
@@ -163,7 +226,12 @@ def describe_loader(loader: DataLoader[Any]) -> tuple[int, int]:
 
 
 def _is_private(loader: DataLoader[Any]) -> bool:
-    return isinstance(loader.__dict__.get("private_batches"), PoissonBatchSampler)
+    return isinstance(loader.__dict__.get("private_batches"), (PrivateBatchSampler, PhysicalBatches))
+
+
+def is_sequential(loader: DataLoader[Any]) -> bool:
+    """Whether the loader goes through its data set in the given order."""
+    return isinstance(loader.dataset, IterableDataset) or isinstance(loader.sampler, SequentialSampler)
 
 
 def _map_size(loader: DataLoader[Any]) -> int:
@@ -206,16 +274,6 @@ def steps_per_epoch(dataset_size: int, batch_size: int) -> int:
     return -(-dataset_size // batch_size)
 
 
-def rows_of(batch: Any, batch_dim: int) -> int:
-    """Number of samples in a collated batch: the size of its first tensor along the batch dimension."""
-    for tensor in tensors_in(batch):
-        if tensor.dim() > 0:
-            return tensor.size(batch_dim if tensor.dim() > batch_dim else 0)
-    raise Unsupported(
-        "[loader] Expected a batch that holds tensors, received none. Let the collate function return tensors with one row a sample."
-    )
-
-
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:
     """Every tensor inside nested dictionaries, sequences and dataclasses, in order."""
     if isinstance(value, torch.Tensor):
@@ -232,40 +290,40 @@ def tensors_in(value: Any) -> Iterator[torch.Tensor]:
 
 
 def make_loader_private(
-    loader: DataLoader[Any], sampler: PoissonBatchSampler, on_batch: Callable[[int], None], batch_dim: int
+    loader: DataLoader[Any], batches: PrivateBatchSampler | PhysicalBatches, on_batch: Callable[[Announced], None], batch_dim: int
 ) -> None:
-    """Turns ``loader`` itself into one that draws from ``sampler`` and calls ``on_batch(size)`` before each batch."""
+    """Turns ``loader`` itself into one that draws ``batches`` and calls ``on_batch`` before it hands one out."""
     # DataLoader forbids replacing its sampler after construction to protect against half-changed loaders; this change is
     # whole: batch sampler and collate function go together.
     state = loader.__dict__
-    state["private_batches"] = sampler
+    state["private_batches"] = batches
     state["collate_fn"] = CollateAllowingEmpty(loader.collate_fn, loader.dataset, batch_dim)
     if isinstance(loader.dataset, IterableDataset):
-        _read_from_stream(loader, sampler)
+        _read_from_stream(loader, batches)
     else:
-        state["batch_sampler"] = sampler
-    announce(loader, lambda: in_turn(sampler.sizes), on_batch)
+        state["batch_sampler"] = batches
+    announce(loader, lambda: batches.announced, on_batch)
 
 
-def _read_from_stream(loader: DataLoader[Any], sampler: PoissonBatchSampler) -> None:
+def _read_from_stream(loader: DataLoader[Any], batches: PrivateBatchSampler | PhysicalBatches) -> None:
     base = type(loader)
 
     def iterate(self: DataLoader[Any]) -> Iterator[Any]:
         stream = cast(IterableDataset[Any], self.dataset)
-        for batch in _StreamedBatches(stream, sampler, self.collate_fn):
+        for batch in _StreamedBatches(stream, batches, self.collate_fn):
             pinned = self.pin_memory and torch.accelerator.is_available()
             yield pin_memory(batch) if pinned else batch  # type: ignore[no-untyped-call]
 
     def length(self: DataLoader[Any]) -> int:
-        return len(sampler)
+        return len(batches)
 
     loader.__class__ = type(base.__name__, (base,), {"__iter__": iterate, "__len__": length, "__module__": base.__module__})
 
 
 def announce(
-    loader: DataLoader[Any], begin: Callable[[], Callable[[Any], Any]], on_batch: Callable[[Any], None]
+    loader: DataLoader[Any], begin: Callable[[], deque[Announced]], on_batch: Callable[[Announced], None]
 ) -> None:
-    """Makes ``loader`` call ``on_batch(said(batch))`` before it hands a batch out, where ``said = begin()``.
+    """Makes ``loader`` call ``on_batch`` with the next of ``begin()`` before it hands a batch out.
 
     begin is called at the first batch of each iteration, since several may be under way. Iterating is looked up on the
     type, so the loader gets a subclass of its own type; it stays the same object and an instance of everything it was.
@@ -273,15 +331,10 @@ def announce(
     base = type(loader)
 
     def iterate(self: DataLoader[Any]) -> Iterator[Any]:
-        said: Callable[[Any], Any] | None = None
+        announced: deque[Announced] | None = None
         for batch in base.__iter__(self):
-            said = said or begin()
-            on_batch(said(batch))
+            announced = begin() if announced is None else announced
+            on_batch(announced.popleft())
             yield batch
 
     loader.__class__ = type(base.__name__, (base,), {"__iter__": iterate, "__module__": base.__module__})
-
-
-def in_turn(queue: deque[Any]) -> Callable[[Any], Any]:
-    """For ``announce``: what stands at the left of the queue, one a batch."""
-    return lambda batch: queue.popleft()

@@ -56,26 +56,31 @@ void bind_adaptive(py::module_& m) {
 
 void bind_plan(py::module_& m) {
   py::class_<TrainingPlan>(m, "TrainingPlan")
-      .def(py::init([](double noise_multiplier, double max_grad_norm, double expected_batch_size, bool poisson, std::int64_t dataset_size,
-                       double sampling_rate, bool mean, bool batch_first, bool forward_is_checked, std::optional<double> target_delta,
+      .def(py::init([](double noise_multiplier, double max_grad_norm, double expected_batch_size, const std::string& sampling, std::int64_t dataset_size,
+                       std::int64_t batch_size, bool mean, bool batch_first, bool forward_is_checked, std::optional<double> target_delta,
                        std::optional<double> target_epsilon, std::string dataset, std::string purpose, std::string actor,
                        const std::string& clipping, std::vector<double> layer_norms, std::vector<std::size_t> layer_of,
-                       std::optional<AdaptiveClippingOptions> adaptive, bool unchecked_loss) {
-             TrainingPlan plan{noise_multiplier, max_grad_norm, expected_batch_size, poisson ? Sampling::poisson : Sampling::any,
-                               dataset_size, sampling_rate, mean ? LossReduction::mean : LossReduction::sum, batch_first, forward_is_checked,
+                       std::optional<AdaptiveClippingOptions> adaptive, bool unchecked_loss, bool certified, bool exact_noise,
+                       std::optional<std::uint64_t> insecure_seed) {
+             TrainingPlan plan{noise_multiplier, max_grad_norm, expected_batch_size, {sampling_from(sampling), dataset_size, batch_size}, mean ? LossReduction::mean : LossReduction::sum, batch_first, forward_is_checked,
                                target_delta, target_epsilon, std::move(dataset), std::move(purpose), std::move(actor),
                                clipping_from(clipping), std::move(layer_norms), std::move(layer_of),
-                               adaptive.value_or(AdaptiveClippingOptions{}), unchecked_loss};
+                               adaptive.value_or(AdaptiveClippingOptions{}), unchecked_loss,
+                               certified ? Sensitivity::certified : Sensitivity::empirical,
+                               exact_noise ? NoiseSampler::exact : NoiseSampler::fast, insecure_seed};
              plan.check();
              return plan;
            }),
-           py::kw_only(), py::arg("noise_multiplier"), py::arg("max_grad_norm"), py::arg("expected_batch_size"), py::arg("poisson"),
-           py::arg("dataset_size"), py::arg("sampling_rate"), py::arg("mean"), py::arg("batch_first"),
+           py::kw_only(), py::arg("noise_multiplier"), py::arg("max_grad_norm"), py::arg("expected_batch_size"), py::arg("sampling"),
+           py::arg("dataset_size"), py::arg("batch_size"), py::arg("mean"), py::arg("batch_first"),
            py::arg("forward_is_checked"), py::arg("target_delta"),
            py::arg("target_epsilon"), py::arg("dataset"), py::arg("purpose"), py::arg("actor"), py::arg("clipping"),
-           py::arg("layer_norms"), py::arg("layer_of"), py::arg("adaptive"), py::arg("unchecked_loss"))
+           py::arg("layer_norms"), py::arg("layer_of"), py::arg("adaptive"), py::arg("unchecked_loss"), py::arg("certified"),
+           py::arg("exact_noise"), py::arg("insecure_seed"))
       .def("to_json", &TrainingPlan::to_json)
-      .def("step_event", [](const TrainingPlan& plan) { return plan.step_event().to_json(); });
+      .def("charged_event", [](const TrainingPlan& plan) { return plan.charged_event().to_json(); })
+      .def_property_readonly("charged_once_an_epoch", [](const TrainingPlan& plan) { return plan.batches.charged_once_an_epoch(); })
+      .def_property_readonly("steps_per_epoch", [](const TrainingPlan& plan) { return plan.batches.steps_per_epoch(); });
 }
 
 // Clipping alone, for tests and benchmarks: what it returns is data and must not be released.
@@ -110,8 +115,12 @@ void bind_training(py::module_& m) {
              return std::make_unique<PrivateTraining>(plan, std::move(parameters), std::move(names), std::move(ignored), ledger.ledger);
            }),
            py::arg("plan"), py::arg("parameters"), py::arg("names"), py::arg("ignored"), py::arg("ledger"), Unlocked())
-      .def("draw", &PrivateTraining::draw)
-      .def("begin_batch", &PrivateTraining::begin_batch, py::arg("size"))
+      .def("draw", [](PrivateTraining& t) {
+        PrivateTraining::Draw draw = t.draw();
+        return std::make_pair(draw.epoch, std::move(draw.records));
+      })
+      .def("begin_epoch", &PrivateTraining::begin_epoch)
+      .def("begin_batch", &PrivateTraining::begin_batch, py::arg("size"), py::arg("epoch"))
       .def("watch", &PrivateTraining::watch, py::arg("outputs"), Unlocked())
       .def_property_readonly("has_gradients", &PrivateTraining::has_gradients)
       .def("check_loss", &PrivateTraining::check_loss, py::arg("losses"), py::arg("gradients"), Unlocked())
@@ -128,6 +137,7 @@ void bind_training(py::module_& m) {
       .def_property_readonly("target_delta", [](const PrivateTraining& t) { return t.plan().target_delta; })
       .def_property_readonly("plan_json", [](const PrivateTraining& t) { return t.plan().to_json(); })
       .def_property_readonly("steps", &PrivateTraining::steps)
+      .def_property_readonly("charges", &PrivateTraining::charges)
       .def_property_readonly("run_id", &PrivateTraining::run_id);
 }
 

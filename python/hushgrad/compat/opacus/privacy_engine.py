@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import IO, Any
@@ -153,7 +154,7 @@ class PrivacyEngine:
             expected_batch_size=batch_size,
             loss_reduction=loss_reduction,
             max_grad_norm=max_grad_norm,
-            on_step=lambda noise: self._count(noise, rate),
+            on_step=self._counter(optimizer, rate),
         )
         if rate is not None:
             adopt_loader(data_loader, rate, rand_on_empty, batch_first)
@@ -199,12 +200,12 @@ class PrivacyEngine:
             target_epsilon=target_epsilon,
             target_delta=target_delta,
             sample_rate=batch_size / size if poisson_sampling else 1.0,
-            steps=epochs * steps_per_epoch(size, batch_size),
+            steps=epochs * steps_per_epoch(size, batch_size) if poisson_sampling else epochs,
             accountant=self.accountant.mechanism(),
             **calibration,
         )
         if not poisson_sampling:
-            noise_multiplier *= 2  # the event of a step on the caller's own batches is a Gaussian of half the multiplier
+            noise_multiplier *= 2  # an epoch in which every record comes once is charged as one Gaussian of half the multiplier
         return self.make_private(
             module=module,
             optimizer=optimizer,
@@ -327,6 +328,20 @@ class PrivacyEngine:
                 "PrivacyEngine (and one dataset= name) for each data set.",
                 stacklevel=3,
             )
+
+    def _counter(self, optimizer: Optimizer, sample_rate: float | None) -> Callable[[float], None]:
+        session = weakref.ref(session_of(optimizer))
+        seen = 0
+
+        def on_step(noise_multiplier: float) -> None:
+            nonlocal seen
+            training = session()
+            if training is None or training.training.charges == seen:
+                return  # an epoch without sampling is charged once, with its first step
+            seen = training.training.charges
+            self._count(noise_multiplier, sample_rate)
+
+        return on_step
 
     def _count(self, noise_multiplier: float, sample_rate: float | None) -> None:
         # Without amplification and for a replaced record: a Gaussian of half the multiplier, as the ledger is charged.
