@@ -74,6 +74,7 @@ def test_it_is_charged_and_labelled(tmp_path: Path) -> None:
     training = Training(tmp_path / "l.db")
     for x, _ in training.loader:
         training.step(x)
+    training.engine.finish()
     ledger = Ledger(tmp_path / "l.db")
     event = PoissonSampledDpEvent(BATCH / RECORDS, GaussianDpEvent(1.0))
     assert [step.event for step in ledger.steps()] == [event] * 4
