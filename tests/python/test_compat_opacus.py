@@ -333,6 +333,57 @@ def test_a_poisson_loader_of_the_scripts_own_is_made_private_in_place(poisson_sa
     assert engine.accountant.history == [(1.0, 0.25, 4)]
 
 
+def test_an_iteration_that_began_before_make_private_is_private() -> None:
+    own = DPDataLoader.from_data_loader(DataLoader(data(), batch_size=BATCH))
+    begun = iter(own)
+    engine, (module, optimizer, _) = private(data_loader=own)
+    for x, y in begun:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(module(x), y).backward()
+        optimizer.step()
+    assert engine.accountant.history == [(1.0, 0.25, 4)]
+
+
+def test_lightning_trains_with_the_loader_that_was_made_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lightning = pytest.importorskip("pytorch_lightning", reason="needs PyTorch Lightning")
+    from hushgrad.compat.opacus.lightning import DPLightningDataModule
+
+    class Data(lightning.LightningDataModule):  # type: ignore[misc, name-defined]
+        def train_dataloader(self) -> DataLoader[Any]:
+            return DataLoader(data(), batch_size=BATCH)
+
+    class Model(lightning.LightningModule):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network()
+            self.engine = PrivacyEngine(ledger=":memory:")
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.inner(x)
+
+        def training_step(self, batch: Any, index: int) -> torch.Tensor:
+            return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+        def configure_optimizers(self) -> Any:
+            self.trainer.fit_loop.setup_data()
+            loader = self.trainer.train_dataloader
+            return self.engine.make_private(
+                module=self, optimizer=torch.optim.SGD(self.parameters(), lr=0.1), data_loader=loader,
+                noise_multiplier=1.0, max_grad_norm=1.0, poisson_sampling=isinstance(loader, DPDataLoader),
+            )[1]  # fmt: skip
+
+    monkeypatch.chdir(tmp_path)
+    model, trainer = Model(), None
+    for epochs in (1, 2):  # two fits, each with a loader and a run of its own
+        trainer = lightning.Trainer(
+            max_epochs=epochs, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, accelerator="cpu",
+        )  # fmt: skip
+        trainer.fit(model, DPLightningDataModule(Data()))
+        model.remove_hooks()
+    assert model.engine.accountant.history == [(1.0, 0.25, 12)]
+
+
 def test_a_loader_on_the_uniform_sampler_is_poisson() -> None:
     sampler = UniformWithReplacementSampler(num_samples=RECORDS, sample_rate=0.25)
     assert len(sampler) == 4 and all(0 <= i < RECORDS for batch in sampler for i in batch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -93,6 +93,17 @@ class DPDataLoader(DataLoader[Any]):
         self.__dict__["batch_sampler"] = UniformWithReplacementSampler(
             num_samples=size, sample_rate=sample_rate, steps=round(1 / sample_rate)
         )
+
+    def __iter__(self) -> Any:
+        # Lightning starts an iteration before it asks for the optimizer, where make_private is called: what an iteration
+        # yields is decided at its first batch.
+        private_at_start = "private_batches" in self.__dict__
+
+        def batches() -> Iterator[Any]:
+            made_private = "private_batches" in self.__dict__ and not private_at_start
+            yield from iter(self) if made_private else super(DPDataLoader, self).__iter__()
+
+        return batches()
 
     @classmethod
     def from_data_loader(

@@ -24,7 +24,7 @@ else:
 
 
 class DPLightningDataModule(_DataModule):  # type: ignore[misc]
-    """Passes everything on to ``datamodule``; only the training loader becomes a ``DPDataLoader``.
+    """Passes everything on to ``datamodule``; only the training loader becomes a ``DPDataLoader``, one for each fit.
 
     Hand that loader to ``make_private`` in ``configure_optimizers``: it is made private in place.
     """
@@ -34,18 +34,23 @@ class DPLightningDataModule(_DataModule):  # type: ignore[misc]
         refuse_generator(generator)
         self.datamodule = datamodule
         self.generator = None
+        self._training: DPDataLoader | None = None
 
     def prepare_data(self) -> None:
         """As the inner module."""
         self.datamodule.prepare_data()
 
     def setup(self, stage: str | None = None) -> None:
-        """As the inner module."""
+        """As the inner module, and a new training loader."""
+        self._training = None
         self.datamodule.setup(stage)
 
     def train_dataloader(self) -> DPDataLoader:
         """Poisson batches of the inner module's training data."""
-        return DPDataLoader.from_data_loader(self.datamodule.train_dataloader())
+        # Lightning asks more than once in a fit, and must train with the loader that was made private.
+        if self._training is None:
+            self._training = DPDataLoader.from_data_loader(self.datamodule.train_dataloader())
+        return self._training
 
     def val_dataloader(self) -> Any:
         """As the inner module."""
