@@ -25,6 +25,7 @@ from hushgrad.compat.opacus.utils.batch_memory_manager import BatchMemoryManager
 from hushgrad.compat.opacus.utils.uniform_sampler import UniformWithReplacementSampler  # noqa: E402
 from hushgrad.compat.opacus.validators.errors import UnsupportedModuleError  # noqa: E402
 from hushgrad.errors import InvalidArgument, Unsupported  # noqa: E402
+from hushgrad.insecure_seed import InsecureSeed  # noqa: E402
 
 DELTA = 1e-5
 RECORDS, BATCH = 60, 15
@@ -499,6 +500,15 @@ def test_checkpoints_of_another_accountant_are_refused(tmp_path: Path) -> None:
     other, again = private()
     with pytest.raises(ValueError, match="'rdp'"):
         other.load_checkpoint(path=tmp_path / "rdp.pt", module=again[0])
+
+
+def test_an_insecure_seed_repeats_a_run() -> None:
+    runs = []
+    for _ in range(2):
+        _, made = private(noise_generator=InsecureSeed(7))
+        train(made)
+        runs.append([p.detach().clone() for p in made[0].parameters()])
+    assert all(torch.equal(p, q) for p, q in zip(*runs))
 
 
 def test_secure_mode_is_always_on() -> None:

@@ -28,6 +28,7 @@ from hushgrad.compat.opacus.utils.uniform_sampler import UniformWithReplacementS
 from hushgrad.compat.opacus.validators.module_validator import ModuleValidator
 from hushgrad.engine import session_of
 from hushgrad.errors import InvalidArgument, Unsupported
+from hushgrad.insecure_seed import InsecureSeed
 from hushgrad.loader import describe_loader, steps_per_epoch
 
 __all__ = ["PrivacyEngine"]
@@ -146,6 +147,7 @@ class PrivacyEngine:
             clipping=clipping,
             loss_reduction=loss_reduction,
             batch_first=batch_first,
+            noise_generator=noise_generator if isinstance(noise_generator, InsecureSeed) else None,
             **adaptive,
         )
         rate = batch_size / size if poisson_sampling else None
@@ -299,10 +301,10 @@ class PrivacyEngine:
         return checkpoint
 
     def _check(self, module: nn.Module, optimizer: Optimizer, grad_sample_mode: str, noise_generator: object) -> None:
-        if noise_generator is not None:
+        if noise_generator is not None and not isinstance(noise_generator, InsecureSeed):
             raise InvalidArgument(
                 "[make_private] Expected noise_generator=None, received one: a generator that can be seeded makes noise that can be removed. "
-                "Leave it out; noise comes from the system's secure generator."
+                "Leave it out; noise comes from the system's secure generator. For tests that must repeat there is hushgrad.InsecureSeed."
             )
         known = {id(p) for p in module.parameters()}
         if any(id(p) not in known for group in optimizer.param_groups for p in group["params"]):
