@@ -1,5 +1,7 @@
 #include "torch_ext/privacy_engine.h"
 
+#include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <unordered_set>
 
@@ -9,6 +11,48 @@
 #include "torch_ext/checkpoint/tensor_codec.h"
 
 namespace hushgrad {
+
+namespace {
+
+/// "block.0.weight" and "block.0.bias" are of one layer.
+void share_among_layers(TrainingPlan& plan, const std::vector<std::string>& names) {
+  std::vector<std::string> layers;
+  for (const std::string& name : names) {
+    const std::string layer = name.substr(0, name.find_last_of('.') == name.npos ? 0 : name.find_last_of('.'));
+    const auto at = std::find(layers.begin(), layers.end(), layer);
+    plan.layer_of.push_back(static_cast<std::size_t>(at - layers.begin()));
+    if (at == layers.end()) layers.push_back(layer);
+  }
+  plan.layer_norms.assign(layers.size(), plan.max_grad_norm / std::sqrt(static_cast<double>(layers.size())));
+}
+
+void give_each_its_own(TrainingPlan& plan, const std::vector<double>& norms, std::size_t parameters) {
+  if (norms.size() != parameters) {
+    throw InvalidArgument(message("[make_private] Expected a bound for each of ", parameters,
+                                  " private parameters, received ", norms.size(), "."));
+  }
+  double squares = 0;
+  for (std::size_t p = 0; p < parameters; ++p) {
+    plan.layer_of.push_back(p);
+    squares += norms[p] * norms[p];
+  }
+  plan.layer_norms = norms;
+  plan.max_grad_norm = std::sqrt(squares);
+}
+
+void choose_clipping(TrainingPlan& plan, const MakePrivateOptions& options, const std::vector<std::string>& names) {
+  plan.clipping = options.clipping;
+  plan.unchecked_loss = options.unchecked_loss;
+  plan.adaptive = options.adaptive;
+  if (plan.clipping == Clipping::adaptive && plan.adaptive.unclipped_num_std == 0) {
+    plan.adaptive.unclipped_num_std = std::max(plan.expected_batch_size / 20, plan.noise_multiplier);
+  }
+  if (plan.clipping != Clipping::per_layer) return;
+  if (options.layer_norms.empty()) return share_among_layers(plan, names);
+  give_each_its_own(plan, options.layer_norms, names.size());
+}
+
+}  // namespace
 
 PrivacyEngine::PrivacyEngine(PrivacyEngineOptions options)
     : options_(std::move(options)), ledger_(Ledger::open(options_.ledger)) {}
@@ -73,6 +117,7 @@ void PrivacyEngine::make_private_with_epsilon(const Parameters& parameters,
     plan.target_epsilon = target.target_epsilon;
     plan.target_delta = target.target_delta;
   }
+  choose_clipping(plan, options, names);
   private_.clear();
   for (const auto& p : private_parameters) private_.insert(p.unsafeGetTensorImpl());
   training_ = std::make_unique<PrivateTraining>(std::move(plan), std::move(private_parameters),
@@ -137,6 +182,15 @@ void PrivacyEngine::watch(const std::vector<torch::Tensor>& outputs, std::int64_
   }
   training().watch(outputs);
 }
+
+void PrivacyEngine::backward(const torch::Tensor& loss) {
+  training().check_loss({loss}, {});
+  loss.backward();
+}
+
+void PrivacyEngine::set_noise_multiplier(double noise_multiplier) { training().set_noise_multiplier(noise_multiplier); }
+void PrivacyEngine::set_max_grad_norm(double max_grad_norm) { training().set_max_grad_norm(max_grad_norm); }
+double PrivacyEngine::max_grad_norm() const { return training().max_grad_norm(); }
 
 void PrivacyEngine::accumulate() {
   training().accumulate();

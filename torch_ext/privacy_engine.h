@@ -7,7 +7,7 @@
 //     auto rows = engine.next_batch();                       // Poisson: varies in size, may be empty
 //     auto output = model->forward(x.index_select(0, rows));
 //     engine.watch(output, rows.size(0));
-//     loss(output, y.index_select(0, rows)).backward();
+//     engine.backward(loss(output, y.index_select(0, rows)));  // checked; loss.backward() works too, unchecked
 //     engine.step();                                         // charge, noise, optimizer.step()
 //   }
 #pragma once
@@ -38,6 +38,12 @@ struct MakePrivateOptions {
   std::int64_t expected_batch_size = 0;  // the sampling rate is expected_batch_size / dataset_size
   LossReduction loss_reduction = LossReduction::mean;  // of the criterion; a wrong one voids the guarantee
   bool batch_first = true;
+  // flat: max_grad_norm over all parameters. per_layer: shared evenly among the layers (what parameters' names have in
+  // common up to the last dot), or layer_norms, one a parameter. adaptive: where the bound starts; see adaptive.
+  Clipping clipping = Clipping::flat;
+  std::vector<double> layer_norms{};
+  AdaptiveClippingOptions adaptive{};  // unclipped_num_std 0: expected_batch_size / 20, or noise_multiplier if that is more
+  bool unchecked_loss = false;         // backward() accepts a loss that cannot be checked
 };
 
 struct TargetOptions {
@@ -76,11 +82,19 @@ class PrivacyEngine {
   /// for virtual batches, a part of them, each part ended by accumulate().
   void watch(const torch::Tensor& output, std::int64_t batch_size);
   void watch(const std::vector<torch::Tensor>& outputs, std::int64_t batch_size);
+  /// loss.backward() after a check that the loss is a mean or sum of one loss a sample. @throws Unsupported where it
+  /// couples the samples (contrastive losses, batch variances, a mean over the batch's kept targets).
+  void backward(const torch::Tensor& loss);
   /// Clips one part of a virtual batch and adds it up; step() does it for the last or only part.
   void accumulate();
   /// Ends the batch: charge, noise, optimizer.step(). @throws BudgetExceeded, InvalidState, PrivacyViolation
   /// (a parameter joined the optimizer later); the model is unchanged then.
   void step();
+
+  /// Change the following steps; only a schedule that does not look at the data may. @throws InvalidArgument, InvalidState.
+  void set_noise_multiplier(double noise_multiplier);
+  void set_max_grad_norm(double max_grad_norm);
+  double max_grad_norm() const;
 
   /// Upper end of epsilon at delta of this run: never below the truth.
   double get_epsilon(double delta) const;

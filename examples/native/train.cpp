@@ -104,8 +104,8 @@ void train(const fs::path& folder) {
     for (const Tensor& rows : engine.next_batch().split(kPhysicalBatchSize)) {
       const Tensor output = model->forward(training.features.index_select(0, rows));
       engine.watch(output, rows.size(0));
-      torch::nn::functional::binary_cross_entropy_with_logits(output, training.labels.index_select(0, rows))
-          .backward();
+      engine.backward(torch::nn::functional::binary_cross_entropy_with_logits(
+          output, training.labels.index_select(0, rows)));
       engine.accumulate();
     }
     engine.step();  // charge, noise, optimizer.step()

@@ -164,6 +164,57 @@ TEST_F(Engine, WithoutNoiseAStepIsTheClippedMean) {
   EXPECT_TRUE(std::isinf(engine.get_epsilon(kDelta)));
 }
 
+TEST_F(Engine, EveryClippingTrainsAndIsChargedAlike) {
+  for (const Clipping clipping : {Clipping::flat, Clipping::per_layer, Clipping::automatic, Clipping::adaptive}) {
+    torch::optim::SGD optimizer(model_->parameters(), 1.0);
+    PrivacyEngine engine = this->engine();
+    MakePrivateOptions chosen = options(1.0);
+    chosen.clipping = clipping;
+    engine.make_private(model_->named_parameters(), optimizer, chosen);
+    for (int i = 0; i < 2; ++i) one_step(engine);
+    const Event two = Event::self_composed(Event::poisson_sampled(0.25, Event::gaussian(1.0)), 2);
+    EXPECT_DOUBLE_EQ(engine.get_epsilon(kDelta), epsilon(two, kDelta).upper);
+  }
+}
+
+TEST_F(Engine, BoundsAreOnePerParameterOrRefused) {
+  PrivacyEngine engine = this->engine();
+  MakePrivateOptions chosen = options(1.0);
+  chosen.clipping = Clipping::per_layer;
+  chosen.layer_norms = {1.0, 2.0};
+  EXPECT_THROW(make_private(engine, chosen), InvalidArgument);
+  chosen.layer_norms = {1.0, 2.0, 2.0, 4.0};
+  make_private(engine, chosen);
+  EXPECT_DOUBLE_EQ(engine.max_grad_norm(), 5.0);
+  EXPECT_THROW(engine.set_max_grad_norm(1.0), InvalidState);
+}
+
+TEST_F(Engine, ASchedulesStepsAreChargedAsTheyAre) {
+  PrivacyEngine engine = this->engine();
+  make_private(engine, options(1.0));
+  one_step(engine);
+  engine.set_noise_multiplier(2.0);
+  engine.set_max_grad_norm(0.5);
+  one_step(engine);
+  const auto of = [](double noise) { return Event::poisson_sampled(0.25, Event::gaussian(noise)); };
+  EXPECT_DOUBLE_EQ(engine.get_epsilon(kDelta), epsilon(Event::composed({of(1.0), of(2.0)}), kDelta).upper);
+  EXPECT_THROW(engine.set_noise_multiplier(-1.0), InvalidArgument);
+}
+
+TEST_F(Engine, ACheckedBackwardRefusesALossThatCouplesSamples) {
+  PrivacyEngine engine = this->engine();
+  make_private(engine, options(1.0));
+  const Tensor rows = engine.next_batch();
+  const Tensor output = model_->forward(x_.index_select(0, rows));
+  engine.watch(output, rows.size(0));
+  if (rows.size(0) > 1) {
+    EXPECT_THROW(engine.backward((output - output.mean(0)).square().sum()), Unsupported);
+  }
+  engine.backward(output.square().mean());
+  engine.step();
+  EXPECT_EQ(engine.steps(), 1);
+}
+
 TEST_F(Engine, VirtualBatchesAreTheSameStep) {
   const auto gradients = gradients_one_by_one();
   PrivacyEngine engine = this->engine();

@@ -41,6 +41,7 @@ bool embedding_rule(const SiteView& view, Contributions& out);
 bool layer_norm_rule(const SiteView& view, Contributions& out);
 bool group_norm_rule(const SiteView& view, Contributions& out);
 bool broadcast_rule(const SiteView& view, Contributions& out);    // add, sub, mul, div, prelu, expand with a broadcast parameter
+bool product_rule(const SiteView& view, Contributions& out);      // bmm, mv
 bool lstm_rule(const SiteView& view, Contributions& out);         // the fused LSTM layer of the CPU
 bool generic_rule(const SiteView& view, Contributions& out);      // any other operator: applied once per sample
 

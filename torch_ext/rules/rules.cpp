@@ -7,7 +7,8 @@ namespace {
 
 // In order of how often networks use them; the generic rule comes last and takes everything.
 constexpr std::array kRules = {
-    linear_rule, convolution_rule, layer_norm_rule, group_norm_rule, embedding_rule, broadcast_rule, lstm_rule, generic_rule,
+    linear_rule,    convolution_rule, layer_norm_rule, group_norm_rule, embedding_rule,
+    broadcast_rule, product_rule,     lstm_rule,       generic_rule,
 };
 
 }  // namespace

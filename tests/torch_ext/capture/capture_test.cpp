@@ -77,6 +77,93 @@ Model used_twice() {
   return {parts, [=](const Tensor& x) mutable { return layer(torch::tanh(layer(x))); }};
 }
 
+/// A layer whose forward gives a tuple.
+template <typename Holder>
+Model first_of(Holder layer) {
+  return {layer.ptr(), [layer](const Tensor& x) mutable { return std::get<0>(layer(x)); }};
+}
+
+Model self_attention() {
+  nn::MultiheadAttention layer(nn::MultiheadAttentionOptions(8, 2));
+  return {layer.ptr(), [layer](const Tensor& x) mutable {
+            const Tensor time_first = x.transpose(0, 1);
+            return std::get<0>(layer(time_first, time_first, time_first)).transpose(0, 1);
+          }};
+}
+
+Model encoder_layer() {
+  nn::TransformerEncoderLayer layer(nn::TransformerEncoderLayerOptions(8, 2).dim_feedforward(16).dropout(0.0));
+  return {layer.ptr(), [layer](const Tensor& x) mutable { return layer(x.transpose(0, 1)).transpose(0, 1); }};
+}
+
+Model decoder_layer() {
+  nn::TransformerDecoderLayer layer(nn::TransformerDecoderLayerOptions(8, 2).dim_feedforward(16).dropout(0.0));
+  return {layer.ptr(), [layer](const Tensor& x) mutable {
+            const Tensor time_first = x.transpose(0, 1);
+            return layer(time_first, time_first.slice(0, 0, 3)).transpose(0, 1);
+          }};
+}
+
+Model bilinear() {
+  nn::Bilinear layer(nn::BilinearOptions(4, 4, 3));
+  return {layer.ptr(), [layer](const Tensor& x) mutable { return layer(x.slice(1, 0, 4).contiguous(), x.slice(1, 4, 8).contiguous()); }};
+}
+
+Model embedding_bag(torch::nn::EmbeddingBagMode mode) {
+  nn::EmbeddingBag layer(nn::EmbeddingBagOptions(5, 4).mode(mode));
+  return {layer.ptr(), [layer](const Tensor& x) mutable { return layer(x); }};
+}
+
+Model scaled_dot_product() {
+  auto parts = std::make_shared<Parts>();
+  auto qkv = parts->add("qkv", nn::Linear(8, 24));
+  return {parts, [=](const Tensor& x) mutable {
+            const Tensor t = qkv(x).view({x.size(0), x.size(1), 3, 2, 4}).permute({2, 0, 3, 1, 4});
+            return at::scaled_dot_product_attention(t[0], t[1], t[2], {}, 0.0, true).transpose(1, 2).flatten(2);
+          }};
+}
+
+Model free_products() {
+  auto parts = std::make_shared<Parts>();
+  auto left = parts->free("left", torch::randn({4, 6}));
+  auto gate = parts->free("gate", torch::tensor(0.7));
+  auto bias = parts->free("bias", torch::randn({4}));
+  return {parts, [=](const Tensor& x) {
+            const Tensor h = torch::einsum("btd,pd->btp", {x, left}) + bias;
+            return torch::sigmoid(gate) * h.tanh();
+          }};
+}
+
+Model tied_by_transposing() {
+  auto parts = std::make_shared<Parts>();
+  auto weight = parts->free("weight", torch::randn({3, 6}));
+  return {parts, [=](const Tensor& x) {
+            return nn::functional::linear(nn::functional::linear(x, weight).tanh(), weight.t());
+          }};
+}
+
+Model merged_low_rank() {
+  auto parts = std::make_shared<Parts>();
+  auto weight = parts->add("base", nn::Linear(6, 4));
+  weight->weight.set_requires_grad(true);
+  auto a = parts->free("a", torch::randn({2, 6}));
+  auto b = parts->free("b", torch::randn({4, 2}));
+  return {parts, [=](const Tensor& x) { return nn::functional::linear(x, weight->weight + b.mm(a), weight->bias); }};
+}
+
+Model u_net() {
+  auto parts = std::make_shared<Parts>();
+  auto down = parts->add("down", nn::Conv2d(nn::Conv2dOptions(1, 4, 3).padding(1)));
+  auto deep = parts->add("deep", nn::Conv2d(nn::Conv2dOptions(4, 6, 3).padding(1)));
+  auto up = parts->add("up", nn::ConvTranspose2d(nn::ConvTranspose2dOptions(6, 4, 2).stride(2)));
+  auto out = parts->add("out", nn::Conv2d(nn::Conv2dOptions(8, 2, 3).padding(1)));
+  return {parts, [=](const Tensor& x) mutable {
+            const Tensor level = torch::relu(down(x));
+            const Tensor lower = torch::relu(deep(torch::max_pool2d(level, 2)));
+            return out(torch::cat({level, up(lower)}, 1));
+          }};
+}
+
 Model lstm(bool batch_first) {
   nn::LSTM layer(nn::LSTMOptions(6, 5).num_layers(2).batch_first(batch_first));
   return {layer.ptr(), [layer](const Tensor& x) mutable { return std::get<0>(layer(x)); }};
@@ -165,6 +252,39 @@ std::vector<Case> cases() {
          return chain(nn::Linear(6, 8), nn::PReLU(nn::PReLUOptions().num_parameters(8)), nn::Linear(8, 3));
        },
        floats({6})},
+      {"Linear5d", mlp, floats({2, 3, 2, 7})},
+      {"Conv1dReflect",
+       [] { return chain(nn::Conv1d(Conv1dOptions(4, 8, 3).padding(1).padding_mode(torch::kReflect))); }, floats({4, 9})},
+      {"Conv2dCircular",
+       [] { return chain(nn::Conv2d(Conv2dOptions(4, 8, 3).padding(1).padding_mode(torch::kCircular))); }, floats({4, 7, 6})},
+      {"Conv2dSame", [] { return chain(nn::Conv2d(Conv2dOptions(4, 16, 3).padding(torch::kSame))); }, floats({4, 7, 6})},
+      {"Conv2dStride", [] { return chain(nn::Conv2d(Conv2dOptions(4, 24, 3).stride(2).padding(1).groups(2))); }, floats({4, 9, 8})},
+      {"ConvTranspose1d", [] { return chain(nn::ConvTranspose1d(nn::ConvTranspose1dOptions(4, 6, 3).stride(2).groups(2))); },
+       floats({4, 9})},
+      {"ConvTranspose3d", [] { return chain(nn::ConvTranspose3d(nn::ConvTranspose3dOptions(4, 6, 2).stride(2))); },
+       floats({4, 3, 4, 3})},
+      {"InstanceNorm1d",
+       [] {
+         return chain(nn::Conv1d(Conv1dOptions(3, 4, 3)), nn::InstanceNorm1d(nn::InstanceNorm1dOptions(4).affine(true)));
+       },
+       floats({3, 9})},
+      {"Bilinear", bilinear, floats({8})},
+      {"EmbeddingBagSum", [] { return embedding_bag(torch::kSum); }, ids(5, 6)},
+      {"EmbeddingBagMean", [] { return embedding_bag(torch::kMean); }, ids(5, 6)},
+      {"EmbeddingBagMax", [] { return embedding_bag(torch::kMax); }, ids(5, 6)},
+      {"Rnn", [] { return first_of(nn::RNN(nn::RNNOptions(6, 5).num_layers(2).batch_first(true))); }, floats({4, 6})},
+      {"Gru", [] { return first_of(nn::GRU(nn::GRUOptions(6, 5).bidirectional(true).batch_first(true))); }, floats({4, 6})},
+      {"LstmBidirectional",
+       [] { return first_of(nn::LSTM(nn::LSTMOptions(6, 5).num_layers(2).bidirectional(true).batch_first(true))); }, floats({4, 6})},
+      {"LstmWithoutBias", [] { return first_of(nn::LSTM(nn::LSTMOptions(6, 5).bias(false).batch_first(true))); }, floats({4, 6})},
+      {"SelfAttention", self_attention, floats({5, 8})},
+      {"EncoderLayer", encoder_layer, floats({5, 8})},
+      {"DecoderLayer", decoder_layer, floats({5, 8})},
+      {"ScaledDotProduct", scaled_dot_product, floats({5, 8})},
+      {"FreeProducts", free_products, floats({5, 6})},
+      {"TiedByTransposing", tied_by_transposing, floats({6})},
+      {"MergedLowRank", merged_low_rank, floats({5, 6})},
+      {"UNet", u_net, floats({1, 8, 8})},
       {"GenericConvTranspose",
        [] { return chain(nn::ConvTranspose2d(nn::ConvTranspose2dOptions(4, 6, 3).stride(2))); },
        floats({4, 5, 6})},
@@ -276,6 +396,34 @@ TEST_P(CaptureIsExact, AgainstSingleSamplesInFloat64) {
 INSTANTIATE_TEST_SUITE_P(Models, CaptureIsExact, testing::ValuesIn(cases()),
                          [](const auto& info) { return info.param.name; });
 
+TEST_P(CaptureIsExact, PerLayerAgainstSingleSamplesInFloat64) {
+  torch::manual_seed(7);
+  const Case& c = GetParam();
+  const Model model = c.build();
+  const Tensor inputs = c.inputs(6);
+  const auto gradients = gradients_one_by_one(model, inputs, c.batch_first);
+  const std::size_t count = parameters_of(*model.module).size();
+
+  CaptureOptions options{1.0, LossReduction::mean, c.batch_first};
+  std::vector<Tensor> expected;
+  for (std::size_t p = 0; p < count; ++p) {
+    std::vector<std::vector<Tensor>> alone;
+    for (const auto& sample : gradients) alone.push_back({sample[p]});
+    options.group_norms.push_back(std::max(median_norm(alone), 1e-6));
+    options.group_of.push_back(p);
+    expected.push_back(clipped_sum(alone, options.group_norms[p])[0]);
+  }
+  GraphCapture capture = capture_of(*model.module, options);
+  for (int round = 0; round < 2; ++round) {
+    capture.begin_batch(6);
+    const Tensor output = model.forward(inputs);
+    capture.watch({output});
+    losses(output, c.batch_first).mean().backward();
+    capture.accumulate();
+    EXPECT_LT(relative_difference(finish(capture), expected), 1e-5);
+  }
+}
+
 class Capture : public testing::Test {
  protected:
   void SetUp() override { torch::manual_seed(11); }
@@ -337,6 +485,27 @@ TEST_F(Capture, AForwardPassThatIsNotWatchedIsAnError) {
   GraphCapture capture = capture_of(*model_, {});
   EXPECT_THROW(losses(model_->forward(torch::randn({5, 7})), true).mean().backward(), PrivacyViolation);
   for (const Tensor& parameter : model_->parameters()) EXPECT_FALSE(parameter.grad().defined());
+}
+
+TEST_F(Capture, ALossThatCouplesSamplesIsRefused) {
+  GraphCapture capture = capture_of(*model_, {1.0});
+  const Tensor inputs = torch::randn({5, 7});
+  const auto loss_of = [&](const std::function<Tensor(const Tensor&)>& loss) {
+    capture.discard(true);
+    capture.begin_batch(5);
+    const Tensor output = model_->forward(inputs);
+    capture.watch({output});
+    capture.check_loss({loss(output)}, {});
+  };
+  EXPECT_NO_THROW(loss_of([](const Tensor& z) { return z.square().mean(); }));
+  EXPECT_NO_THROW(loss_of([](const Tensor& z) { return nn::functional::cross_entropy(z, torch::arange(5) % 4); }));
+  EXPECT_THROW(loss_of([](const Tensor& z) { return z.square().mean().sqrt(); }), Unsupported);
+  EXPECT_THROW(loss_of([](const Tensor& z) { return z.mm(z.t()).logsumexp(1).mean(); }), Unsupported);
+  EXPECT_THROW(loss_of([](const Tensor& z) {
+                 return nn::functional::cross_entropy(
+                     z, torch::tensor({0, 1, -100, 2, 3}), nn::functional::CrossEntropyFuncOptions().ignore_index(-100));
+               }),
+               Unsupported);
 }
 
 TEST_F(Capture, SecondDerivativesAreRefused) {

@@ -1,0 +1,73 @@
+"""Draws the charts of the README from the JSON that the benchmarks wrote. Needs matplotlib.
+
+    python benchmarks/chart.py [--results benchmarks/results] [--output docs/charts]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt
+
+LABELS = {"hushgrad": "hushgrad", "hushgrad_per_layer": "hushgrad, per layer", "opacus_ghost": "Opacus, ghost", "opacus_hooks": "Opacus, hooks"}
+COLOURS = {"hushgrad": "#1b6ca8", "hushgrad_per_layer": "#7fb3d5", "opacus_ghost": "#c0793b", "opacus_hooks": "#8d8d8d"}
+
+
+def step_chart(results: dict[str, Any], to: Path) -> None:
+    models = list(results)
+    figure, axes = plt.subplots(figsize=(9, 3.6))
+    width = 0.8 / len(LABELS)
+    for i, name in enumerate(LABELS):
+        for x, model in enumerate(models):
+            row = results[model].get(name)
+            if row is None:
+                continue
+            ratio = row["time_ratio"]
+            at = x - 0.4 + (i + 0.5) * width
+            axes.bar(at, min(ratio, 4), width, color=COLOURS[name], label=LABELS[name] if x == 0 else None)
+            axes.text(at, min(ratio, 4) + 0.03, f"{ratio:.2f}" if ratio < 10 else f"{ratio:.0f}", ha="center", va="bottom", fontsize=6, rotation=90)
+    axes.axhline(1, color="black", linewidth=0.8)
+    axes.set_xticks(range(len(models)), models, fontsize=8)
+    axes.set_ylim(0, 4.6)
+    axes.set_ylabel("time of a step / ordinary training")
+    axes.legend(fontsize=7, ncols=4, loc="upper center", frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(to / "step.svg", metadata={"Date": None})
+
+
+def scaling_chart(results: dict[str, Any], to: Path) -> None:
+    figure, panels = plt.subplots(1, len(results), figsize=(9, 2.6))
+    for panel, (axis, rows) in zip(panels, results.items()):
+        names = list(rows)
+        for kind, colour in (("plain_ms", "#8d8d8d"), ("hushgrad_ms", "#1b6ca8")):
+            panel.plot(range(len(names)), [rows[n][kind] for n in names], marker="o", color=colour, label=kind.removesuffix("_ms"))
+        panel.set_xticks(range(len(names)), names, fontsize=7)
+        panel.set_yscale("log", base=2)
+        panel.set_title(axis, fontsize=9)
+        panel.set_ylabel("ms a step", fontsize=8)
+        panel.legend(fontsize=7, frameon=False)
+    figure.tight_layout()
+    figure.savefig(to / "scaling.svg", metadata={"Date": None})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--output", type=Path, default=Path("docs/charts"))
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    for name, draw in (("step", step_chart), ("scaling", scaling_chart)):
+        source = arguments.results / f"{name}.json"
+        if source.exists():
+            draw(json.loads(source.read_text())["results"], arguments.output)
+
+
+if __name__ == "__main__":
+    main()
