@@ -72,10 +72,57 @@ Run& open_run(State& state, const std::string& run_id) {
 }
 
 // How many more of the event certainly fit; 0 only when the accountant says so.
-std::int64_t fitting(Dataset& dataset, const Event& event, const std::string& key) {
-  if (!dataset.budget) return INT64_MAX;
-  if (!dataset.gate.allows(key)) dataset.gate.refill(dataset.tally.composed(), event, key, *dataset.budget);
-  return dataset.gate.allowance(key);
+std::int64_t fitting(Account& account, const Event& event, const std::string& key) {
+  if (!account.budget) return INT64_MAX;
+  if (!account.gate.allows(key)) account.gate.refill(account.tally.composed(), event, key, *account.budget);
+  return account.gate.allowance(key);
+}
+
+// The account that leaves least, and how much that is.
+std::pair<Account*, std::int64_t> tightest(State& state, const Run& run, const Event& event, const std::string& key) {
+  std::pair<Account*, std::int64_t> found{nullptr, INT64_MAX};
+  for (Account* account : state.accounts_of(run)) {
+    const std::int64_t fits = fitting(*account, event, key);
+    if (fits < found.second) found = {account, fits};
+    if (fits == 0) break;
+  }
+  return found;
+}
+
+std::string owner_of(const State& state, const Account* account) {
+  for (const Dataset& dataset : state.datasets) {
+    for (const Account& candidate : dataset.accounts) {
+      if (&candidate == account) return dataset.name;
+    }
+  }
+  return {};
+}
+
+// Why no run with this purpose may use the dataset now; empty when one may.
+std::string forbidden(State& state, const std::string& dataset, const std::string& purpose, std::int64_t now) {
+  const Dataset* known = state.find_dataset(dataset);
+  if (known == nullptr || !known->info) return {};
+  const DatasetInfo& info = *known->info;
+  if (info.retention > 0 && now >= info.retention) return "the retention time of the dataset has passed";
+  const bool listed = std::find(info.purposes.begin(), info.purposes.end(), purpose) != info.purposes.end();
+  return info.purposes.empty() || listed ? std::string() : "the dataset is not for this purpose";
+}
+
+bool counts_for(const State& state, const Run& run, const std::string& dataset) {
+  if (run.record.info.dataset == dataset) return true;
+  const auto above = state.ancestry(run.dataset);
+  return std::any_of(above.begin(), above.end(), [&](std::size_t at) { return state.datasets[at].name == dataset; });
+}
+
+LedgerRecord denial(const std::string& action, const RunInfo& info, const std::string& reason) {
+  return {"audit",
+          {{"action", action}, {"actor", info.actor}, {"decision", "denied"}, {"policy", "dataset"}, {"reason", reason},
+           {"subject", info.dataset}}};
+}
+
+[[noreturn]] void deny(const std::string& reason) {
+  throw InvalidState(message("[ledger] Expected a use that the description of the dataset allows, received another: ",
+                             reason, ". Nothing was charged. Ask the owner of the data (hushgrad ledger describe)."));
 }
 
 // The last steps of a budget go out one by one, so that what one process reserves is not missing in another.
@@ -87,9 +134,9 @@ std::int64_t described(const Run& run, const Event& event, const std::string& ke
   return batch.append(kEvent, EventPayload{run.record.run_id, event});
 }
 
-Refusal refuse(const Run& run, const Dataset& owner, const Event& event, Batch& batch) {
-  batch.append(kRefusal, RefusalPayload{run.record.run_id, owner.budget->sequence, event});
-  return {owner.name, *owner.budget, owner.tally.composed()};
+Refusal refuse(const State& state, const Run& run, const Account& account, const Event& event, Batch& batch) {
+  batch.append(kRefusal, RefusalPayload{run.record.run_id, account.budget->sequence, event});
+  return {owner_of(state, &account), *account.budget, account.tally.composed()};
 }
 
 double seconds_since(Holder::Clock::time_point start) {
@@ -127,22 +174,70 @@ std::string Ledger::id() const {
 }
 
 void Ledger::set_budget(const std::string& dataset, double epsilon, double delta) {
-  check_name("dataset", dataset, false);
-  if (!std::isfinite(epsilon) || epsilon < 0) {
-    throw InvalidArgument(message("[ledger] Expected a finite epsilon >= 0, received ", epsilon,
-                                  ". Give the cap of the dataset."));
-  }
-  if (!(delta > 0 && delta < 1)) {
-    throw InvalidArgument(message("[ledger] Expected delta in (0, 1), received ", delta,
-                                  ". A common choice is far below 1 / (number of people)."));
-  }
-  session_->write([&](State&, Batch& batch) { batch.append(kBudget, BudgetPayload{dataset, epsilon, delta}); });
+  set_budget({dataset, epsilon, delta});
+}
+
+void Ledger::set_budget(const BudgetLimit& limit) {
+  check(limit);
+  session_->write([&](State&, Batch& batch) { batch.append(kBudget, limit); });
 }
 
 std::optional<Budget> Ledger::budget(const std::string& dataset) const {
   return session_->read([&](State& state, Database&) {
+    Dataset* found = state.find_dataset(dataset);
+    return found == nullptr ? std::nullopt : found->whole().budget;
+  });
+}
+
+std::vector<Budget> Ledger::budgets(const std::string& dataset) const {
+  return session_->read([&](State& state, Database&) {
+    std::vector<Budget> budgets;
     const Dataset* found = state.find_dataset(dataset);
-    return found == nullptr ? std::nullopt : found->budget;
+    if (found == nullptr) return budgets;
+    for (const Account& account : found->accounts) {
+      if (account.budget) budgets.push_back(*account.budget);
+    }
+    return budgets;
+  });
+}
+
+void Ledger::describe_dataset(const DatasetInfo& info) {
+  check(info);
+  session_->write([&](State& state, Batch& batch) {
+    if (const std::string fault = state.family_fault(info); !fault.empty()) {
+      throw InvalidArgument(message("[ledger] Expected parents that fit what is on record, received others: ", fault,
+                                    ". Describe the parents first, and keep those that are on record."));
+    }
+    batch.append(kDataset, info);
+  });
+}
+
+std::optional<DatasetInfo> Ledger::dataset_info(const std::string& dataset) const {
+  return session_->read([&](State& state, Database&) {
+    const Dataset* found = state.find_dataset(dataset);
+    return found == nullptr ? std::nullopt : found->info;
+  });
+}
+
+std::int64_t Ledger::record(const LedgerRecord& record) {
+  check(record);
+  std::int64_t sequence = 0;
+  session_->write([&](State&, Batch& batch) { sequence = batch.append(record.kind, record); });
+  return sequence;
+}
+
+std::vector<LedgerRecord> Ledger::records(const std::string& kind) const {
+  return session_->read([&](State&, Database& database) {
+    std::vector<LedgerRecord> found;
+    EntryReader reader(database, 0);
+    std::string fault;
+    while (const auto entry = reader.next(fault)) {
+      if (!is_record(entry->kind) || (!kind.empty() && kind != entry->kind)) continue;
+      found.push_back(decode_record(entry->kind, entry->payload));
+      found.back().sequence = entry->sequence;
+      found.back().time = entry->time;
+    }
+    return found;
   });
 }
 
@@ -152,23 +247,48 @@ std::string Ledger::begin_run(const RunInfo& info) {
   check_name("actor", info.actor, true);
   RunPayload payload{random_id(), info};
   payload.info.plan_json = canonical_plan(info.plan_json);
-  session_->write([&](State&, Batch& batch) { batch.append(kRun, payload); });
+  std::string denied;
+  session_->write([&](State& state, Batch& batch) {
+    denied = forbidden(state, info.dataset, info.purpose, batch.now());
+    if (denied.empty()) {
+      batch.append(kRun, payload);
+    } else {
+      batch.append("audit", denial("begin_run", info, denied));
+    }
+  });
+  if (!denied.empty()) deny(denied);
   return payload.run_id;
+}
+
+// Appends what `spend(run, fits, batch)` makes of the charge, unless a rule or a budget forbids it: then what records that.
+template <typename Spend>
+void Ledger::charge_under_budgets(const std::string& run_id, const Event& event, const std::string& key, Spend&& spend) {
+  std::optional<Refusal> refusal;
+  std::string denied;
+  session_->write([&](State& state, Batch& batch) {
+    const Run& run = open_run(state, run_id);
+    denied = forbidden(state, run.record.info.dataset, run.record.info.purpose, batch.now());
+    if (!denied.empty()) {
+      batch.append("audit", denial("charge", run.record.info, denied));
+      return;
+    }
+    const auto [account, fits] = tightest(state, run, event, key);
+    if (fits == 0) {
+      refusal = refuse(state, run, *account, event, batch);
+      return;
+    }
+    spend(run, fits, batch);
+  });
+  if (!denied.empty()) deny(denied);
+  if (refusal) throw BudgetExceeded(refusal_text(*refusal, event));
 }
 
 void Ledger::charge(const std::string& run_id, const Event& event) {
   const std::string key = event.to_json();
-  std::optional<Refusal> refusal;
-  session_->write([&](State& state, Batch& batch) {
-    const Run& run = open_run(state, run_id);
-    Dataset& owner = state.datasets[run.dataset];
-    if (fitting(owner, event, key) == 0) {
-      refusal = refuse(run, owner, event, batch);
-      return;
-    }
-    batch.append(kCharge, ChargePayload{described(run, event, key, batch)});
+  charge_under_budgets(run_id, event, key, [&](const Run& run, std::int64_t, Batch& batch) {
+    const std::int64_t which = described(run, event, key, batch);
+    batch.append(kCharge, ChargePayload{which});
   });
-  if (refusal) throw BudgetExceeded(refusal_text(*refusal, event));
 }
 
 void Ledger::charge_step(const std::string& run_id, const Event& event) {
@@ -178,21 +298,12 @@ void Ledger::charge_step(const std::string& run_id, const Event& event) {
   if (holder_->draw(key)) return;
   const std::int64_t wanted = holder_->wanted(key);
   const auto start = Holder::Clock::now();
-  std::optional<Refusal> refusal;
   Block block;
-  session_->write([&](State& state, Batch& batch) {
-    const Run& run = open_run(state, run_id);
-    Dataset& owner = state.datasets[run.dataset];
-    const std::int64_t fits = fitting(owner, event, key.second);
-    if (fits == 0) {
-      refusal = refuse(run, owner, event, batch);
-      return;
-    }
+  charge_under_budgets(run_id, event, key.second, [&](const Run& run, std::int64_t fits, Batch& batch) {
     block.count = within(fits, wanted);
-    block.sequence =
-        batch.append(kReserve, ReservePayload{described(run, event, key.second, batch), block.count, holder_->id});
+    const std::int64_t which = described(run, event, key.second, batch);
+    block.sequence = batch.append(kReserve, ReservePayload{which, block.count, holder_->id});
   });
-  if (refusal) throw BudgetExceeded(refusal_text(*refusal, event));
   block.left = block.count - 1;
   block.since = Holder::Clock::now();
   block.commit_seconds = seconds_since(start);
@@ -256,8 +367,8 @@ Interval Ledger::run_spent(const std::string& run_id, double delta) const {
 
 Event Ledger::dataset_history(const std::string& dataset) const {
   return session_->read([&](State& state, Database&) {
-    const Dataset* found = state.find_dataset(dataset);
-    return found == nullptr ? Event::composed({}) : found->tally.composed();
+    Dataset* found = state.find_dataset(dataset);
+    return found == nullptr ? Event::composed({}) : found->whole().tally.composed();
   });
 }
 
@@ -276,7 +387,9 @@ Event Ledger::run_history(const std::string& run_id) const {
 std::vector<std::string> Ledger::datasets() const {
   return session_->read([](State& state, Database&) {
     std::vector<std::string> names;
-    for (const Dataset& dataset : state.datasets) names.push_back(dataset.name);
+    for (const Dataset& dataset : state.datasets) {
+      if (dataset.is_known) names.push_back(dataset.name);
+    }
     return names;
   });
 }
@@ -310,7 +423,7 @@ std::vector<StepRecord> Ledger::steps(const std::optional<std::string>& dataset,
                                                           : decode_charge(statement.bytes(2)).event_sequence);
       const Run& run = state.runs[place.run];
       if (run_id && *run_id != run.record.run_id) continue;
-      if (dataset && *dataset != run.record.info.dataset) continue;
+      if (dataset && !counts_for(state, run, *dataset)) continue;
       records.insert(records.end(), static_cast<std::size_t>(is_block ? reserved->second.count : 1),
                      {sequence, run.record.run_id, run.record.info.dataset, run.tally.use(place.run_use).event, 1,
                       statement.integer(1)});

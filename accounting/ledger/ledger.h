@@ -18,6 +18,7 @@
 
 #include "accounting/accountants/interval.h"
 #include "accounting/event.h"
+#include "accounting/ledger/dataset_info.h"
 #include "accounting/ledger/records.h"
 
 namespace hushgrad {
@@ -49,12 +50,31 @@ class Ledger {
   /// Caps the dataset. epsilon: finite and >= 0 (0 allows no charge that spends); delta in (0, 1). The newest budget
   /// wins; all stay on record. A budget below what is spent already is legal: it refuses every further charge.
   void set_budget(const std::string& dataset, double epsilon, double delta);
+  /// The same for a part of the runs, with a level from which people should be told. Every cap that covers a run holds for
+  /// it: those of its dataset and those of every dataset that this one was made from.
+  void set_budget(const BudgetLimit& limit);
+  /// The cap over all runs.
   std::optional<Budget> budget(const std::string& dataset) const;
+  /// All caps in force on the dataset itself.
+  std::vector<Budget> budgets(const std::string& dataset) const;
+
+  /// Says what the data is. The newest description holds; parents can be added, never taken away (what was spent through
+  /// them would vanish), must be known, and may not form a circle: InvalidArgument otherwise.
+  /// From then on a run with another purpose than those listed, or after the retention time, is refused (an audit entry
+  /// records it). The largest time the ledger ever saw counts, so a clock that is set back re-opens nothing.
+  void describe_dataset(const DatasetInfo& info);
+  std::optional<DatasetInfo> dataset_info(const std::string& dataset) const;
+
+  /// Keeps a paper: a release, an approval, a policy version, an audit entry, a repair. Returns its sequence. Only kind
+  /// and fields are read. Throws InvalidArgument for an unknown kind and for missing or extra fields.
+  std::int64_t record(const LedgerRecord& record);
+  /// Those of one kind, or all, in order.
+  std::vector<LedgerRecord> records(const std::string& kind = {}) const;
 
   /// Records who is about to train; spends nothing. Returns the run id: 32 random hex digits.
   std::string begin_run(const RunInfo& info);
   /// Records that `event` is about to happen. Call it BEFORE noise is added; durable on return.
-  /// Throws BudgetExceeded when the dataset's budget does not allow the event (only a refusal entry is then written),
+  /// Throws BudgetExceeded when a budget that covers the run does not allow the event (only a refusal is then written),
   /// InvalidArgument for an unknown run, InvalidState for a finished one, Unsupported for an event that no accountant
   /// bounds on a dataset with a budget. Whatever it throws, the caller must not release the event.
   void charge(const std::string& run_id, const Event& event);
@@ -75,7 +95,7 @@ class Ledger {
   /// with another it throws InvalidState.
   void finish_run(const std::string& run_id, const std::string& status);
 
-  /// Epsilon at `delta` of every charge of every run on the dataset, composed: (lower, upper). 0 for an unknown dataset.
+  /// Epsilon at `delta` of every charge of every run on the dataset, and on those made from it, composed: (lower, upper). 0 for an unknown dataset.
   Interval spent(const std::string& dataset, double delta) const;
   /// What other processes reserved counts; of this handle's own blocks, run_spent() and run_history() count the steps
   /// that were taken.
@@ -85,12 +105,12 @@ class Ledger {
   Event dataset_history(const std::string& dataset) const;
   Event run_history(const std::string& run_id) const;
 
-  /// Names with a run or a budget, in order of first use.
+  /// Names with a run, a budget or a description, in order of first use.
   std::vector<std::string> datasets() const;
   /// All runs, or those of one dataset, in order of begin_run.
   std::vector<RunRecord> runs(const std::optional<std::string>& dataset = std::nullopt) const;
   RunRecord run(const std::string& run_id) const;
-  /// One row a step that is spent, in order; of everything, of one dataset, or of one run.
+  /// One row a step that is spent, in order; of everything, of one dataset (with those made from it), or of one run.
   std::vector<StepRecord> steps(const std::optional<std::string>& dataset = std::nullopt,
                                 const std::optional<std::string>& run_id = std::nullopt) const;
 
@@ -106,6 +126,8 @@ class Ledger {
  private:
   Ledger(const std::string& path, bool create);
 
+  template <typename Spend>
+  void charge_under_budgets(const std::string& run_id, const Event& event, const std::string& key, Spend&& spend);
   void settle_blocks(const std::string* run_id, const std::string& finish_as);
 
   std::unique_ptr<ledger::Session> session_;

@@ -1,8 +1,11 @@
 #include "accounting/ledger/payload.h"
 
 #include <cmath>
+#include <functional>
 #include <initializer_list>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <vector>
 
 #include "accounting/ledger/block.h"
 #include "accounting/ledger/names.h"
@@ -15,6 +18,15 @@ using nlohmann::json;
 
 constexpr std::size_t kMaxPlanBytes = std::size_t{1} << 20;
 constexpr int kMaxPlanDepth = 64;
+
+// The fields of each kind of record; all are texts.
+const std::map<std::string, std::vector<const char*>, std::less<>> kRecords = {
+    {"release", {"actor", "artifact", "digest", "run"}},
+    {"approval", {"action", "actor", "reason", "subject"}},
+    {"policy", {"actor", "digest", "policy", "version"}},
+    {"audit", {"action", "actor", "decision", "policy", "reason", "subject"}},
+    {"repair", {"first", "hash", "reason", "second", "sequence"}},
+};
 
 [[noreturn]] void refuse(const std::string& expected, const std::string& received) {
   throw InvalidArgument(message("[ledger] Expected a payload with ", expected, ", received ", received,
@@ -56,6 +68,20 @@ std::string id_of(const json& object, const char* key) {
   return id;
 }
 
+bool is_plain(const BudgetLimit& limit) {
+  return limit.purpose.empty() && limit.actor.empty() && limit.set_by.empty() && limit.warning == 0;
+}
+
+std::vector<std::string> texts_of(const json& object, const char* key) {
+  if (!object[key].is_array()) refuse(message("a list under '", key, "'"), "another type");
+  std::vector<std::string> texts;
+  for (const json& text : object[key]) {
+    if (!text.is_string()) refuse(message("texts under '", key, "'"), "another type");
+    texts.push_back(text.get<std::string>());
+  }
+  return texts;
+}
+
 json tree_of(const Event& event) { return json::parse(event.to_json()); }
 
 Event event_of(const json& object) { return Event::from_json(object["event"].dump()); }
@@ -66,9 +92,30 @@ std::string encode(const GenesisPayload& payload) {
   return json{{"ledger", payload.ledger_id}, {"schema", payload.schema}}.dump();
 }
 
-std::string encode(const BudgetPayload& payload) {
-  return json{{"dataset", payload.dataset}, {"delta", payload.delta}, {"epsilon", payload.epsilon}}.dump();
+std::string encode(const BudgetLimit& limit) {
+  json object = {{"dataset", limit.dataset}, {"delta", limit.delta}, {"epsilon", limit.epsilon}};
+  if (is_plain(limit)) return object.dump();
+  object["actor"] = limit.actor;
+  object["purpose"] = limit.purpose;
+  object["set_by"] = limit.set_by;
+  object["warning"] = limit.warning;
+  return object.dump();
 }
+
+std::string encode(const DatasetInfo& info) {
+  return json{{"actor", info.actor},
+              {"adjacency", info.adjacency},
+              {"dataset", info.dataset},
+              {"parents", info.parents},
+              {"purposes", info.purposes},
+              {"retention", info.retention},
+              {"size_class", info.size_class},
+              {"transformation", info.transformation},
+              {"unit", info.unit}}
+      .dump();
+}
+
+std::string encode(const LedgerRecord& record) { return json(record.fields).dump(); }
 
 std::string encode(const RunPayload& payload) {
   return json{{"actor", payload.info.actor},
@@ -110,14 +157,110 @@ GenesisPayload decode_genesis(const std::string& text) {
   return {id_of(object, "ledger"), integer_of(object, "schema")};
 }
 
-BudgetPayload decode_budget(const std::string& text) {
-  const json object = parse_object(text, {"dataset", "delta", "epsilon"});
-  BudgetPayload payload{text_of(object, "dataset"), number_of(object, "epsilon"), number_of(object, "delta")};
-  check_name("dataset", payload.dataset, false);
-  if (!(payload.epsilon >= 0) || std::isinf(payload.epsilon)) refuse("a finite epsilon >= 0", "another number");
-  if (!(payload.delta > 0 && payload.delta < 1)) refuse("delta in (0, 1)", "another number");
-  return payload;
+BudgetLimit decode_budget(const std::string& text) {
+  const json any = json::parse(text, nullptr, false);
+  const bool short_form = any.is_object() && any.size() == 3;
+  const json object = short_form ? parse_object(text, {"dataset", "delta", "epsilon"})
+                                 : parse_object(text, {"actor", "dataset", "delta", "epsilon", "purpose", "set_by", "warning"});
+  BudgetLimit limit{text_of(object, "dataset"), number_of(object, "epsilon"), number_of(object, "delta")};
+  if (!short_form) {
+    limit.purpose = text_of(object, "purpose");
+    limit.actor = text_of(object, "actor");
+    limit.warning = number_of(object, "warning");
+    limit.set_by = text_of(object, "set_by");
+  }
+  check(limit);
+  if (short_form != is_plain(limit)) refuse("the short form where it says all", "the long one");
+  return limit;
 }
+
+DatasetInfo decode_dataset(const std::string& text) {
+  const json object = parse_object(text, {"actor", "adjacency", "dataset", "parents", "purposes", "retention", "size_class",
+                                          "transformation", "unit"});
+  DatasetInfo info;
+  info.dataset = text_of(object, "dataset");
+  info.unit = text_of(object, "unit");
+  info.adjacency = text_of(object, "adjacency");
+  info.size_class = text_of(object, "size_class");
+  info.purposes = texts_of(object, "purposes");
+  info.retention = integer_of(object, "retention");
+  info.parents = texts_of(object, "parents");
+  info.transformation = text_of(object, "transformation");
+  info.actor = text_of(object, "actor");
+  check(info);
+  return info;
+}
+
+LedgerRecord decode_record(const std::string& kind, const std::string& text) {
+  const json object = json::parse(text, nullptr, false);
+  if (!object.is_object()) refuse("an object", "something else");
+  LedgerRecord record{kind, {}};
+  for (const auto& [key, value] : object.items()) record.fields[key] = text_of(object, key.c_str());
+  check(record);
+  return record;
+}
+
+void check(const BudgetLimit& limit) {
+  check_name("dataset", limit.dataset, false);
+  check_name("purpose", limit.purpose, true);
+  check_name("actor", limit.actor, true);
+  check_name("set_by", limit.set_by, true);
+  if (!std::isfinite(limit.epsilon) || limit.epsilon < 0) {
+    throw InvalidArgument(message("[ledger] Expected a finite epsilon >= 0, received ", limit.epsilon,
+                                  ". Give the cap of the dataset."));
+  }
+  if (!(limit.delta > 0 && limit.delta < 1)) {
+    throw InvalidArgument(message("[ledger] Expected delta in (0, 1), received ", limit.delta,
+                                  ". A common choice is far below 1 / (number of people)."));
+  }
+  if (!std::isfinite(limit.warning) || limit.warning < 0) {
+    throw InvalidArgument(message("[ledger] Expected a finite warning level >= 0, received ", limit.warning, "."));
+  }
+}
+
+void check(const DatasetInfo& info) {
+  check_name("dataset", info.dataset, false);
+  check_name("unit", info.unit, true);
+  check_name("size_class", info.size_class, true);
+  check_name("transformation", info.transformation, true);
+  check_name("actor", info.actor, true);
+  for (const std::string& purpose : info.purposes) check_name("purpose", purpose, false);
+  for (const std::string& parent : info.parents) check_name("parent", parent, false);
+  const bool is_known = info.adjacency.empty() || info.adjacency == "add_or_remove_one" ||
+                        info.adjacency == "replace_one" || info.adjacency == "zero_out";
+  if (!is_known) {
+    throw InvalidArgument("[ledger] Expected adjacency add_or_remove_one, replace_one or zero_out, received another text.");
+  }
+  if (info.retention < 0) throw InvalidArgument("[ledger] Expected a retention time after 1970, received one before.");
+}
+
+void check(const LedgerRecord& record) {
+  const auto rules = kRecords.find(record.kind);
+  if (rules == kRecords.end()) {
+    throw InvalidArgument("[ledger] Expected a record of kind release, approval, policy, audit or repair, received another.");
+  }
+  for (const char* key : rules->second) {
+    if (record.fields.count(key) == 0) {
+      throw InvalidArgument(message("[ledger] Expected a ", record.kind, " with the field '", key, "', received none."));
+    }
+  }
+  if (record.fields.size() != rules->second.size()) {
+    throw InvalidArgument(message("[ledger] Expected a ", record.kind, " with its own fields only, received others too."));
+  }
+  for (const auto& [key, value] : record.fields) {
+    if (record.kind == "policy" && key == "policy") {
+      if (canonical_plan(value) != value) throw InvalidArgument("[ledger] Expected the policy as canonical JSON, received another form.");
+    } else {
+      check_name(key, value, true);
+    }
+  }
+  if (record.kind == "repair" && (record.fields.at("first") == record.fields.at("second") ||
+                                  record.fields.at("first").empty() || record.fields.at("second").empty())) {
+    throw InvalidArgument("[ledger] Expected two different people for a repair, received one. Have a second one confirm.");
+  }
+}
+
+bool is_record(std::string_view kind) { return kRecords.find(kind) != kRecords.end(); }
 
 RunPayload decode_run(const std::string& text) {
   const json object = parse_object(text, {"actor", "dataset", "plan", "purpose", "run"});

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "accounting/event.h"
+#include "accounting/ledger/dataset_info.h"
 #include "accounting/ledger/records.h"
 
 namespace hushgrad::ledger {
@@ -21,9 +22,9 @@ constexpr std::string_view kSettle = "settle";
 constexpr std::string_view kRefusal = "refusal";
 constexpr std::string_view kFinish = "finish";
 constexpr std::string_view kMigration = "migration";
+constexpr std::string_view kDataset = "dataset";
 
 struct GenesisPayload { std::string ledger_id; std::int64_t schema = 0; };
-struct BudgetPayload { std::string dataset; double epsilon = 0, delta = 0; };
 struct RunPayload { std::string run_id; RunInfo info; };
 struct EventPayload { std::string run_id; Event event; };                                   // described once a run
 struct ChargePayload { std::int64_t event_sequence = 0; };                                  // one a step
@@ -34,7 +35,10 @@ struct FinishPayload { std::string run_id, status; };
 struct MigrationPayload { std::int64_t from = 0, to = 0; };
 
 std::string encode(const GenesisPayload& payload);
-std::string encode(const BudgetPayload& payload);
+/// As schema 1 wrote it when it says no more than that.
+std::string encode(const BudgetLimit& payload);
+std::string encode(const DatasetInfo& payload);
+std::string encode(const LedgerRecord& payload);
 std::string encode(const RunPayload& payload);
 std::string encode(const EventPayload& payload);
 std::string encode(const ChargePayload& payload);
@@ -47,7 +51,16 @@ std::string encode(const MigrationPayload& payload);
 /// Each throws InvalidArgument for text that is not JSON, for a missing or extra key, and for a value of the wrong type
 /// or outside its domain.
 GenesisPayload decode_genesis(const std::string& text);
-BudgetPayload decode_budget(const std::string& text);
+BudgetLimit decode_budget(const std::string& text);
+DatasetInfo decode_dataset(const std::string& text);
+/// Also for an unknown kind.
+LedgerRecord decode_record(const std::string& kind, const std::string& text);
+
+/// Throws InvalidArgument for what the decoders would not take.
+void check(const BudgetLimit& limit);
+void check(const DatasetInfo& info);
+void check(const LedgerRecord& record);
+bool is_record(std::string_view kind);
 RunPayload decode_run(const std::string& text);
 EventPayload decode_event(const std::string& text);
 ChargePayload decode_charge(const std::string& text);

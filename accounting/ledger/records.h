@@ -31,6 +31,9 @@ struct Budget {
   double delta = 0;
   std::int64_t sequence = 0;  // of the entry that set it
   std::int64_t time = 0;      // microseconds since 1970-01-01 UTC
+  double warning = 0;         // epsilon from which people should be told; 0: none
+  std::string purpose{};      // only runs with this purpose count; empty: all
+  std::string actor{};        // only runs of this actor count; empty: all
 };
 
 struct RunRecord {

@@ -45,10 +45,13 @@ void make_ledger_file(const std::string& path) {
 
 Batch::Batch(const State& state) : sequence_(state.sequence), time_(state.time), hash_(state.hash) {}
 
-std::int64_t Batch::append_encoded(std::string_view kind, std::string payload) {
-  // The clock may be set back; the times of the entries do not follow it.
+std::int64_t Batch::now() {
   time_ = std::max(time_, microseconds_now());
-  Entry entry{++sequence_, time_, std::string(kind), std::move(payload), hash_, {}};
+  return time_;
+}
+
+std::int64_t Batch::append_encoded(std::string_view kind, std::string payload) {
+  Entry entry{++sequence_, now(), std::string(kind), std::move(payload), hash_, {}};
   hash_ = entry.hash = entry_hash(entry);
   entries_.push_back(std::move(entry));
   return sequence_;

@@ -29,6 +29,8 @@ class Batch {
   std::int64_t append(std::string_view kind, const Payload& payload) {
     return append_encoded(kind, encode(payload));
   }
+  /// The largest time that any entry, or the clock now, has seen: a clock that is set back does not turn it back.
+  std::int64_t now();
   const std::vector<Entry>& entries() const { return entries_; }
 
  private:

@@ -1,5 +1,6 @@
 #include "accounting/ledger/state.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "accounting/ledger/payload.h"
@@ -40,7 +41,11 @@ Run* State::find_run(const std::string& run_id) {
 
 std::size_t State::dataset_position(const std::string& name) {
   const auto [found, is_new] = dataset_positions_.emplace(name, datasets.size());
-  if (is_new) datasets.push_back({name, {}, {}, {}, {}});
+  if (is_new) {
+    datasets.push_back({});
+    datasets.back().name = name;
+    datasets.back().accounts.emplace_back();
+  }
   return found->second;
 }
 
@@ -55,14 +60,15 @@ std::string State::apply(const Entry& entry) {
       {kGenesis, &State::apply_genesis}, {kBudget, &State::apply_budget}, {kRun, &State::apply_run},
       {kEvent, &State::apply_event},     {kCharge, &State::apply_charge}, {kRefusal, &State::apply_refusal},
       {kFinish, &State::apply_finish},   {kReserve, &State::apply_reserve}, {kSettle, &State::apply_settle},
-      {kMigration, &State::apply_migration},
+      {kMigration, &State::apply_migration}, {kDataset, &State::apply_dataset},
   };
   if (std::string fault = link_fault(entry); !fault.empty()) return fault;
   const auto kind = kinds.find(entry.kind);
-  if (kind == kinds.end()) return "its kind is unknown";
+  const auto method = kind != kinds.end() ? kind->second : is_record(entry.kind) ? &State::apply_record : nullptr;
+  if (method == nullptr) return "its kind is unknown";
   if ((entry.kind == kGenesis) != (entry.sequence == 1)) return "the first entry, and no other, must be the genesis";
   try {
-    (this->*kind->second)(entry);
+    (this->*method)(entry);
   } catch (const Error& error) {
     return message("it makes no sense: ", error.what());
   }
@@ -88,10 +94,110 @@ void State::apply_genesis(const Entry& entry) {
 }
 
 void State::apply_budget(const Entry& entry) {
-  const BudgetPayload payload = decode_budget(entry.payload);
-  Dataset& owner = datasets[dataset_position(payload.dataset)];
-  owner.budget = Budget{payload.epsilon, payload.delta, entry.sequence, entry.time};
-  owner.gate.reset();
+  BudgetLimit limit = decode_budget(entry.payload);
+  Dataset& owner = datasets[dataset_position(limit.dataset)];
+  owner.is_known = true;
+  auto account = std::find_if(owner.accounts.begin(), owner.accounts.end(), [&](const Account& candidate) {
+    return candidate.purpose == limit.purpose && candidate.actor == limit.actor;
+  });
+  const bool is_new = account == owner.accounts.end();
+  if (is_new) {
+    account = owner.accounts.emplace(owner.accounts.end());
+    account->purpose = limit.purpose;
+    account->actor = limit.actor;
+  }
+  account->budget = Budget{limit.epsilon, limit.delta, entry.sequence, entry.time, limit.warning, limit.purpose, limit.actor};
+  account->gate.reset();
+  if (is_new) recount();
+}
+
+std::vector<std::size_t> State::ancestry(std::size_t dataset) const {
+  std::vector<std::size_t> found = {dataset};
+  for (std::size_t next = 0; next < found.size(); ++next) {
+    const auto& info = datasets[found[next]].info;
+    if (!info) continue;
+    for (const std::string& name : info->parents) {
+      const std::size_t parent = dataset_positions_.at(name);
+      if (std::find(found.begin(), found.end(), parent) == found.end()) found.push_back(parent);
+    }
+  }
+  return found;
+}
+
+std::vector<Account*> State::accounts_of(const Run& run) {
+  std::vector<Account*> accounts;
+  for (const std::size_t position : ancestry(run.dataset)) {
+    for (Account& account : datasets[position].accounts) {
+      if (account.covers(run.record.info)) accounts.push_back(&account);
+    }
+  }
+  return accounts;
+}
+
+std::vector<EventEntry::Place> State::places_of(const Run& run, const std::string& key, const Event& event) {
+  std::vector<EventEntry::Place> places;
+  for (const std::size_t position : ancestry(run.dataset)) {
+    auto& accounts = datasets[position].accounts;
+    for (std::size_t i = 0; i < accounts.size(); ++i) {
+      if (accounts[i].covers(run.record.info)) places.push_back({position, i, accounts[i].tally.position(key, event)});
+    }
+  }
+  return places;
+}
+
+void State::recount() {
+  for (Dataset& dataset : datasets) {
+    for (Account& account : dataset.accounts) {
+      account.tally = {};
+      account.gate.reset();
+    }
+  }
+  std::vector<std::int64_t> sequences;
+  for (const auto& [number, place] : event_entries) sequences.push_back(number);
+  std::sort(sequences.begin(), sequences.end());
+  for (const std::int64_t number : sequences) {
+    EventEntry& entry = event_entries[number];
+    const Use& use = runs[entry.run].tally.use(entry.run_use);
+    entry.places = places_of(runs[entry.run], use.key, use.event);
+    for (const auto& place : entry.places) account_at(place).tally.add(place.use, use.count);
+  }
+}
+
+std::string State::family_fault(const DatasetInfo& info) const {
+  const auto position = dataset_positions_.find(info.dataset);
+  for (const std::string& name : info.parents) {
+    const auto parent = dataset_positions_.find(name);
+    if (parent == dataset_positions_.end()) return "a parent of the dataset is unknown";
+    if (position == dataset_positions_.end()) continue;
+    const auto above = ancestry(parent->second);
+    if (std::find(above.begin(), above.end(), position->second) != above.end()) {
+      return "the dataset would be made from itself";
+    }
+  }
+  if (position == dataset_positions_.end() || !datasets[position->second].info) return {};
+  for (const std::string& parent : datasets[position->second].info->parents) {
+    // Otherwise a new description would take what was spent off the parents' budgets.
+    if (std::find(info.parents.begin(), info.parents.end(), parent) == info.parents.end()) return "a parent is missing";
+  }
+  return {};
+}
+
+void State::apply_dataset(const Entry& entry) {
+  if (schema < 2) nonsense("its kind is newer than the ledger");
+  DatasetInfo info = decode_dataset(entry.payload);
+  if (const std::string fault = family_fault(info); !fault.empty()) nonsense(fault);
+  Dataset& dataset = datasets[dataset_position(info.dataset)];
+  const std::vector<std::string> before = dataset.info ? dataset.info->parents : std::vector<std::string>{};
+  const bool is_same_family = before == info.parents;
+  dataset.info = std::move(info);
+  dataset.is_known = true;
+  if (!is_same_family) recount();
+}
+
+void State::apply_record(const Entry& entry) {
+  if (schema < 2) nonsense("its kind is newer than the ledger");
+  const LedgerRecord record = decode_record(entry.kind, entry.payload);
+  if (entry.kind == "repair") repaired.insert(record.fields.at("hash"));
 }
 
 void State::apply_run(const Entry& entry) {
@@ -104,6 +210,7 @@ void State::apply_run(const Entry& entry) {
   run.record.status = "running";
   run.record.sequence = entry.sequence;
   run.record.started = entry.time;
+  datasets[run.dataset].is_known = true;
   datasets[run.dataset].runs.push_back(runs.size());
   runs.push_back(std::move(run));
 }
@@ -114,15 +221,17 @@ void State::apply_event(const Entry& entry) {
   Run& run = runs[position];
   const std::string key = payload.event.to_json();
   if (!run.event_entries.emplace(key, entry.sequence).second) nonsense("the run has this event already");
-  event_entries[entry.sequence] = {position, run.tally.position(key, payload.event),
-                                   datasets[run.dataset].tally.position(key, payload.event)};
+  EventEntry& described = event_entries[entry.sequence];
+  described.run = position;
+  described.run_use = run.tally.position(key, payload.event);
+  described.places = places_of(run, key, payload.event);
 }
 
 void State::apply_charge(const Entry& entry) {
   spend(described(decode_charge(entry.payload).event_sequence), 1);
 }
 
-const EventEntry& State::described(std::int64_t event_sequence) const {
+EventEntry& State::described(std::int64_t event_sequence) {
   const auto found = event_entries.find(event_sequence);
   if (found == event_entries.end()) nonsense("it charges an event that no entry describes");
   return found->second;
@@ -131,12 +240,14 @@ const EventEntry& State::described(std::int64_t event_sequence) const {
 void State::spend(const EventEntry& place, std::int64_t count) {
   Run& run = runs[place.run];
   if (run.record.finished) nonsense("its run was finished before");
-  Dataset& owner = datasets[run.dataset];
   run.tally.add(place.run_use, count);
-  owner.tally.add(place.dataset_use, count);
   run.record.steps += count;
-  const Use& use = owner.tally.use(place.dataset_use);
-  owner.gate.spend(use.event, use.key, count);
+  for (const auto& where : place.places) {
+    Account& account = account_at(where);
+    account.tally.add(where.use, count);
+    const Use& use = account.tally.use(where.use);
+    if (account.budget) account.gate.spend(use.event, use.key, count);
+  }
 }
 
 void State::apply_reserve(const Entry& entry) {
@@ -177,7 +288,7 @@ void State::apply_settle(const Entry& entry) {
   close(run, payload.reservation);
   reservation.count = payload.used;
   run.tally.add(place.run_use, -unused);
-  datasets[run.dataset].tally.add(place.dataset_use, -unused);
+  for (const auto& where : place.places) account_at(where).tally.add(where.use, -unused);
   run.record.steps -= unused;
 }
 
@@ -192,8 +303,11 @@ void State::apply_migration(const Entry& entry) {
 void State::apply_refusal(const Entry& entry) {
   const RefusalPayload payload = decode_refusal(entry.payload);
   Run& run = runs[known_run(payload.run_id)];
-  const auto& budget = datasets[run.dataset].budget;
-  if (!budget || budget->sequence != payload.budget_sequence) nonsense("the budget it names was not in force");
+  const auto accounts = accounts_of(run);
+  const bool in_force = std::any_of(accounts.begin(), accounts.end(), [&](const Account* account) {
+    return account->budget && account->budget->sequence == payload.budget_sequence;
+  });
+  if (!in_force) nonsense("the budget it names was not in force");
   ++run.record.refusals;
 }
 

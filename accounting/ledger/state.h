@@ -7,10 +7,12 @@
 #include <optional>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "accounting/event.h"
 #include "accounting/ledger/chain.h"
+#include "accounting/ledger/dataset_info.h"
 #include "accounting/ledger/gate.h"
 #include "accounting/ledger/records.h"
 
@@ -40,12 +42,24 @@ class Tally {
   std::unordered_map<std::string, std::size_t> positions_;
 };
 
+/// What some runs spend together, and the cap on it. Without purpose and actor: all runs.
+struct Account {
+  std::string purpose, actor;
+  std::optional<Budget> budget;
+  Tally tally;
+  BudgetGate gate;
+  bool covers(const RunInfo& info) const {
+    return (purpose.empty() || purpose == info.purpose) && (actor.empty() || actor == info.actor);
+  }
+};
+
 struct Dataset {
   std::string name;
-  std::optional<Budget> budget;
-  std::vector<std::size_t> runs;  // positions in State::runs
-  Tally tally;                    // over all runs
-  BudgetGate gate;
+  std::optional<DatasetInfo> info;
+  std::vector<std::size_t> runs;  // positions in State::runs; those of datasets made from this one are not among them
+  std::deque<Account> accounts;   // the first covers all runs, also those of datasets made from this one
+  bool is_known = false;          // described, with a run or with a budget; not merely named as a parent
+  Account& whole() { return accounts.front(); }
 };
 
 struct Run {
@@ -58,9 +72,12 @@ struct Run {
 
 /// Where a charge of one event entry is counted.
 struct EventEntry {
+  struct Place {
+    std::size_t dataset, account, use;
+  };
   std::size_t run = 0;
   std::size_t run_use = 0;
-  std::size_t dataset_use = 0;
+  std::vector<Place> places;
 };
 
 /// A block of steps that was reserved at once.
@@ -85,9 +102,17 @@ class State {
   std::unordered_map<std::int64_t, EventEntry> event_entries;   // by sequence
   std::unordered_map<std::int64_t, Reservation> reservations;   // by sequence
   std::int64_t schema = 0;
+  std::unordered_set<std::string> repaired;  // hashes of entries that were lost, which two people took note of
 
   Dataset* find_dataset(const std::string& name);
   Run* find_run(const std::string& run_id);
+  /// Those that a charge of the run has to pass: of its dataset and of all that this one was made from.
+  std::vector<Account*> accounts_of(const Run& run);
+  Account& account_at(const EventEntry::Place& place) { return datasets[place.dataset].accounts[place.account]; }
+  /// Why the dataset cannot have these parents; empty when it can.
+  std::string family_fault(const DatasetInfo& info) const;
+  /// The dataset and all that it was made from, by position.
+  std::vector<std::size_t> ancestry(std::size_t dataset) const;
 
  private:
   std::string link_fault(const Entry& entry) const;
@@ -100,8 +125,13 @@ class State {
   void apply_settle(const Entry& entry);
   void apply_migration(const Entry& entry);
   void spend(const EventEntry& place, std::int64_t count);
-  const EventEntry& described(std::int64_t event_sequence) const;
+  EventEntry& described(std::int64_t event_sequence);
   void close(Run& run, std::int64_t reservation);
+  void apply_dataset(const Entry& entry);
+  void apply_record(const Entry& entry);
+  /// Counts everything again, after a change of what counts where.
+  void recount();
+  std::vector<EventEntry::Place> places_of(const Run& run, const std::string& key, const Event& event);
   void apply_refusal(const Entry& entry);
   void apply_finish(const Entry& entry);
   std::size_t dataset_position(const std::string& name);

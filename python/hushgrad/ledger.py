@@ -20,7 +20,7 @@ import hushgrad._core as _core
 from hushgrad.accounting import DpEvent, event_from_json
 from hushgrad.errors import HushgradError, InvalidArgument
 
-__all__ = ["Budget", "Entry", "Head", "Ledger", "Run", "Step", "Verdict"]
+__all__ = ["Budget", "Dataset", "Entry", "Head", "Ledger", "Record", "Run", "Step", "Verdict"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
@@ -42,6 +42,45 @@ class Budget:
     delta: float
     sequence: int
     """Of the entry that set it."""
+    time: datetime
+    warning: float = 0.0
+    """Epsilon from which people should be told; 0: none."""
+    purpose: str = ""
+    """Only runs with this purpose count; empty: all."""
+    actor: str = ""
+    """Only runs of this actor, a person or a team, count; empty: all."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What the data is and what it may be used for. Empty where unknown; every name at most 256 bytes of UTF-8."""
+
+    dataset: str
+    unit: str = ""
+    """Of privacy: "record", "patient", ..."""
+    adjacency: str = ""
+    """"add_or_remove_one", "replace_one", "zero_out" or empty."""
+    size_class: str = ""
+    """A coarse public size: "1e4 to 1e5"."""
+    purposes: tuple[str, ...] = ()
+    """The only ones a run may have; empty: any."""
+    retention: datetime | None = None
+    """No run and no step from this time on."""
+    parents: tuple[str, ...] = ()
+    """Datasets it was made from: what it spends, they spend."""
+    transformation: str = ""
+    """How it was made from them, with a version."""
+    actor: str = ""
+    """Who says so."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """An entry that spends nothing: a release, an approval, a policy, an audit entry, a repair."""
+
+    kind: str
+    fields: dict[str, str]
+    sequence: int
     time: datetime
 
 
@@ -142,20 +181,75 @@ class Ledger:
         """Random name of this ledger, 32 hex digits."""
         return str(self._handle.id())
 
-    def set_budget(self, *, dataset: str, epsilon: float, delta: float) -> None:
+    def set_budget(
+        self,
+        *,
+        dataset: str,
+        epsilon: float,
+        delta: float,
+        purpose: str = "",
+        actor: str = "",
+        warning: float = 0.0,
+        set_by: str = "",
+    ) -> None:
         """Cap the dataset: finite ``epsilon`` >= 0, ``delta`` in (0, 1). The newest budget wins, all stay on record.
 
-        A budget below what is spent already is legal and refuses every further charge that spends.
+        With ``purpose`` or ``actor`` only the runs with that purpose, or of that person or team, count. Every cap that
+        covers a run holds for it: those of its dataset and those of every dataset this one was made from. ``warning``:
+        epsilon from which people should be told. A budget below what is spent already is legal and refuses every further
+        charge that spends.
         """
-        self._handle.set_budget(dataset, epsilon, delta)
+        self._handle.set_budget(dataset, epsilon, delta, purpose, actor, warning, set_by)
 
     def budget(self, dataset: str) -> Budget | None:
-        """The budget in force, None without one."""
+        """The budget over all runs, None without one."""
         row = self._handle.budget(dataset)
+        return None if row is None else _budget(row)
+
+    def budgets(self, dataset: str) -> list[Budget]:
+        """All budgets in force on the dataset itself."""
+        return [_budget(row) for row in self._handle.budgets(dataset)]
+
+    def describe_dataset(self, info: Dataset) -> None:
+        """Say what the data is. The newest description holds; parents can be added, never taken away.
+
+        From then on a run with another purpose than those listed, or after the retention time, raises ``InvalidState``
+        and leaves an audit entry. The largest time the ledger ever saw counts. Raises ``InvalidArgument`` for parents
+        that are unknown, missing, or made from this dataset.
+        """
+        retention = 0 if info.retention is None else _microseconds(info.retention)
+        self._handle.describe_dataset(
+            info.dataset,
+            info.unit,
+            info.adjacency,
+            info.size_class,
+            list(info.purposes),
+            retention,
+            list(info.parents),
+            info.transformation,
+            info.actor,
+        )
+
+    def dataset(self, dataset: str) -> Dataset | None:
+        """The description in force, None without one."""
+        row = self._handle.dataset_info(dataset)
         if row is None:
             return None
-        epsilon, delta, sequence, time = row
-        return Budget(epsilon, delta, sequence, _time(time))
+        name, unit, adjacency, size_class, purposes, retention, parents, transformation, actor = row
+        until = _time(retention) if retention else None
+        return Dataset(name, unit, adjacency, size_class, tuple(purposes), until, tuple(parents), transformation, actor)
+
+    def record(self, kind: str, **fields: str) -> int:
+        """Keep a paper; returns its sequence. Kinds and fields, all of which are required:
+
+        release (actor, artifact, digest, run), approval (action, actor, reason, subject), policy (actor, digest, policy,
+        version), audit (action, actor, decision, policy, reason, subject), repair (first, hash, reason, second, sequence).
+        """
+        return self._handle.record(kind, fields)
+
+    def records(self, kind: str = "") -> list[Record]:
+        """The papers of one kind, or all, in order."""
+        return [Record(name, fields, sequence, _time(time)) for name, fields, sequence, time in self._handle.records(kind)]
 
     def begin_run(
         self, *, dataset: str, purpose: str = "", actor: str = "", plan: Mapping[str, Any] | None = None
@@ -222,7 +316,7 @@ class Ledger:
         return event_from_json(self._handle.run_history(run))
 
     def datasets(self) -> list[str]:
-        """Datasets with a run or a budget, in order of first use."""
+        """Datasets with a run, a budget or a description, in order of first use."""
         return list(self._handle.datasets())
 
     def runs(self, dataset: str | None = None) -> list[Run]:
@@ -261,6 +355,17 @@ class Ledger:
         Works on a broken chain; raises only when the file cannot be read at all.
         """
         return Verdict(*self._handle.verify())
+
+
+def _microseconds(time: datetime) -> int:
+    if time.tzinfo is None:
+        raise InvalidArgument("[ledger] Expected a time with a time zone, received one without. Add tzinfo=timezone.utc.")
+    return (time - _EPOCH) // timedelta(microseconds=1)
+
+
+def _budget(row: tuple[Any, ...]) -> Budget:
+    epsilon, delta, sequence, time, warning, purpose, actor = row
+    return Budget(epsilon, delta, sequence, _time(time), warning, purpose, actor)
 
 
 def _settle(handle: _core.Ledger) -> None:

@@ -26,7 +26,7 @@ from hushgrad.accounting import (
     SelfComposedDpEvent,
     epsilon,
 )
-from hushgrad.ledger import Ledger
+from hushgrad.ledger import Dataset, Ledger
 
 STEP = PoissonSampledDpEvent(0.01, GaussianDpEvent(1.0))
 DELTA = 1e-5
@@ -294,3 +294,32 @@ def test_works_without_torch(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+
+
+def test_descriptions_caps_on_parts_and_papers(ledger: Ledger) -> None:
+    ledger.describe_dataset(Dataset("raw", unit="patient", purposes=("triage",)))
+    until = datetime(2100, 1, 1, tzinfo=timezone.utc)
+    made = Dataset("clean", "patient", "replace_one", "1e4", ("triage",), until, ("raw",), "dedup v2", "ada")
+    ledger.describe_dataset(made)
+    assert ledger.dataset("clean") == made
+    assert ledger.dataset("none") is None
+    ledger.set_budget(dataset="raw", epsilon=2, delta=DELTA, purpose="triage", warning=1.5, set_by="eve")
+    assert ledger.budget("raw") is None
+    (cap,) = ledger.budgets("raw")
+    assert (cap.epsilon, cap.warning, cap.purpose, cap.actor) == (2, 1.5, "triage", "")
+    run = ledger.begin_run(dataset="clean", purpose="triage")
+    ledger.charge(run, STEP)
+    assert len(ledger.steps("raw")) == 1
+    with pytest.raises(errors.BudgetExceeded, match="'raw'"):
+        ledger.charge(run, GaussianDpEvent(0.4))
+    with pytest.raises(errors.InvalidState, match="not for this purpose"):
+        ledger.begin_run(dataset="clean", purpose="marketing", actor="bob")
+    (denied,) = ledger.records("audit")
+    assert (denied.fields["decision"], denied.fields["actor"]) == ("denied", "bob")
+    number = ledger.record("release", actor="ada", artifact="m", digest="ab", run=run)
+    assert [(paper.kind, paper.sequence) for paper in ledger.records()][-1] == ("release", number)
+    with pytest.raises(errors.InvalidArgument):
+        ledger.record("release", actor="ada")
+    with pytest.raises(errors.InvalidArgument, match="time zone"):
+        ledger.describe_dataset(Dataset("x", retention=datetime(2100, 1, 1)))
+    assert ledger.verify()

@@ -13,7 +13,20 @@ using Unlocked = py::call_guard<py::gil_scoped_release>;
 
 std::optional<py::tuple> row(const std::optional<Budget>& budget) {
   if (!budget) return std::nullopt;
-  return py::make_tuple(budget->epsilon, budget->delta, budget->sequence, budget->time);
+  return py::make_tuple(budget->epsilon, budget->delta, budget->sequence, budget->time, budget->warning, budget->purpose,
+                        budget->actor);
+}
+
+py::tuple row(const Budget& budget) { return *row(std::optional(budget)); }
+
+py::tuple row(const LedgerRecord& record) {
+  return py::make_tuple(record.kind, record.fields, record.sequence, record.time);
+}
+
+std::optional<py::tuple> row(const std::optional<DatasetInfo>& info) {
+  if (!info) return std::nullopt;
+  return py::make_tuple(info->dataset, info->unit, info->adjacency, info->size_class, info->purposes, info->retention,
+                        info->parents, info->transformation, info->actor);
 }
 
 py::tuple row(const RunRecord& run) {
@@ -54,7 +67,28 @@ void bind_ledger(py::module_& m) {
       .def_property_readonly("path", &Ledger::path)
       .def_property_readonly("durable", &Ledger::durable)
       .def("id", &Ledger::id, Unlocked())
-      .def("set_budget", &Ledger::set_budget, Unlocked())
+      .def("set_budget",
+           [](Ledger& self, std::string dataset, double epsilon, double delta, std::string purpose, std::string actor,
+              double warning, std::string set_by) {
+             self.set_budget({dataset, epsilon, delta, purpose, actor, warning, set_by});
+           },
+           Unlocked())
+      .def("budgets", [](Ledger& self, const std::string& name) { return rows(unlocked([&] { return self.budgets(name); })); })
+      .def("describe_dataset",
+           [](Ledger& self, std::string dataset, std::string unit, std::string adjacency, std::string size_class,
+              std::vector<std::string> purposes, std::int64_t retention, std::vector<std::string> parents,
+              std::string transformation, std::string actor) {
+             self.describe_dataset({dataset, unit, adjacency, size_class, purposes, retention, parents, transformation, actor});
+           },
+           Unlocked())
+      .def("dataset_info",
+           [](Ledger& self, const std::string& name) { return row(unlocked([&] { return self.dataset_info(name); })); })
+      .def("record",
+           [](Ledger& self, const std::string& kind, const std::map<std::string, std::string>& fields) {
+             return self.record({kind, fields});
+           },
+           Unlocked())
+      .def("records", [](Ledger& self, const std::string& kind) { return rows(unlocked([&] { return self.records(kind); })); })
       .def("budget", [](Ledger& self, const std::string& name) { return row(unlocked([&] { return self.budget(name); })); })
       .def("begin_run",
            [](Ledger& self, std::string dataset, std::string purpose, std::string actor, std::string plan_json) {

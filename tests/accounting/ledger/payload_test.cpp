@@ -13,7 +13,7 @@ const std::string kRunId(32, 'a');
 
 TEST(Payload, IsCanonicalJson) {
   EXPECT_EQ(encode(GenesisPayload{kRunId, 1}), R"({"ledger":")" + kRunId + R"(","schema":1})");
-  EXPECT_EQ(encode(BudgetPayload{"d", 0.1, 1e-05}), R"({"dataset":"d","delta":1e-05,"epsilon":0.1})");
+  EXPECT_EQ(encode(BudgetLimit{"d", 0.1, 1e-05}), R"({"dataset":"d","delta":1e-05,"epsilon":0.1})");
   EXPECT_EQ(encode(ChargePayload{7}), R"({"event":7})");
   EXPECT_EQ(encode(FinishPayload{kRunId, "failed"}), R"({"run":")" + kRunId + R"(","status":"failed"})");
   EXPECT_EQ(encode(RunPayload{kRunId, {"d", "p", "a", R"({"b":1,"a":0.5})"}}),
@@ -22,7 +22,7 @@ TEST(Payload, IsCanonicalJson) {
 
 TEST(Payload, ReadsBackToTheSameBits) {
   for (double epsilon : {0.0, 5e-324, 0.1, 1.0 / 3, 1e308}) {
-    EXPECT_EQ(decode_budget(encode(BudgetPayload{"d", epsilon, 1e-300})).epsilon, epsilon);
+    EXPECT_EQ(decode_budget(encode(BudgetLimit{"d", epsilon, 1e-300})).epsilon, epsilon);
   }
   const Event event = Event::poisson_sampled(1.0 / 3, Event::gaussian(0.1));
   EXPECT_EQ(decode_event(encode(EventPayload{kRunId, event})).event, event);

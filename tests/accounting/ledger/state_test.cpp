@@ -40,7 +40,7 @@ TEST(LedgerState, CountsChargesPerRunAndDataset) {
   chain.begin();
   EXPECT_EQ(chain.add(kCharge, ChargePayload{3}), "");
   EXPECT_EQ(chain.add(kCharge, ChargePayload{3}), "");
-  EXPECT_EQ(chain.state.find_dataset("d")->tally.composed(), Event::composed({Event::self_composed(kStep, 2)}));
+  EXPECT_EQ(chain.state.find_dataset("d")->whole().tally.composed(), Event::composed({Event::self_composed(kStep, 2)}));
   EXPECT_EQ(chain.state.find_run(kRunId)->record.steps, 2);
   EXPECT_EQ(chain.state.find_run("x"), nullptr);
 }
@@ -60,7 +60,7 @@ TEST(LedgerState, EntriesThatMakeNoSenseAreNamed) {
       [](Chain& c) { return c.add(kRefusal, RefusalPayload{kRunId, 3, kStep}); },
       [](Chain& c) { return c.add(kFinish, FinishPayload{std::string(32, 'b'), "failed"}); },
       [](Chain& c) { return c.add(kFinish, FinishPayload{kRunId, "refunded"}); },
-      [](Chain& c) { return c.add(kBudget, BudgetPayload{"d", -1, 0.1}); },
+      [](Chain& c) { return c.add(kBudget, BudgetLimit{"d", -1, 0.1}); },
       [](Chain& c) { return c.add(kCharge, ChargePayload{3}, 1); },  // before the entry before it
   };
   for (std::size_t i = 0; i < cases.size(); ++i) {
