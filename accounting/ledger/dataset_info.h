@@ -32,7 +32,7 @@ struct BudgetLimit {
   std::string set_by{};
 };
 
-/// An entry that spends nothing: "release", "approval", "policy", "audit" or "repair". Fields: docs/ledger.md.
+/// An entry that spends nothing: "release", "approval", "policy", "audit", and "repair" (see Ledger::repair). Fields: docs/ledger.md.
 struct LedgerRecord {
   std::string kind;
   std::map<std::string, std::string> fields;

@@ -221,6 +221,7 @@ std::optional<DatasetInfo> Ledger::dataset_info(const std::string& dataset) cons
 
 std::int64_t Ledger::record(const LedgerRecord& record) {
   check(record);
+  if (record.kind == "repair") throw InvalidArgument("[ledger] Expected repair() for a repair, received record().");
   std::int64_t sequence = 0;
   session_->write([&](State&, Batch& batch) { sequence = batch.append(record.kind, record); });
   return sequence;
@@ -441,6 +442,26 @@ bool Ledger::contains(const LedgerHead& head) const {
     const auto hash = hash_at(database, head.sequence);
     return hash && to_hex(*hash) == head.hash;
   });
+}
+
+bool Ledger::expect(const LedgerHead& head) { return session_->expect(head); }
+
+std::vector<LedgerHead> Ledger::missing() const { return session_->missing(); }
+
+void Ledger::repair(const std::string& first, const std::string& second, const std::string& reason) {
+  const std::vector<LedgerHead> lost = missing();
+  if (lost.empty()) throw InvalidState("[ledger] Expected a ledger that misses an entry, received one that misses none.");
+  session_->write(
+      [&](State&, Batch& batch) {
+        for (const LedgerHead& head : lost) {
+          const LedgerRecord repair{"repair",
+                                    {{"first", first}, {"second", second}, {"reason", reason}, {"hash", head.hash},
+                                     {"sequence", std::to_string(head.sequence)}}};
+          check(repair);
+          batch.append(repair.kind, repair);
+        }
+      },
+      true);
 }
 
 std::vector<LedgerEntry> Ledger::entries(std::int64_t first, std::int64_t limit) const {

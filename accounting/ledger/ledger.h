@@ -117,6 +117,16 @@ class Ledger {
   LedgerHead head() const;
   /// Whether the chain holds this entry. False for a head kept elsewhere means that the ledger was put back or forked.
   bool contains(const LedgerHead& head) const;
+  /// Says that `head` was in this ledger once: kept with a checkpoint, in a witness's note. Where it is not now, the ledger
+  /// was put back; every charge is then refused, with LedgerError, until a "repair" names that head. Returns contains(head)
+  /// or that it was repaired. What this user has seen of a ledger file is expected by itself, on opening.
+  bool expect(const LedgerHead& head);
+  /// The heads that were expected, are not there, and were not repaired.
+  std::vector<LedgerHead> missing() const;
+  /// Two different people accept that what followed in the lost copy is gone: one entry that names each missing head, and
+  /// the ledger takes charges again. What was spent in the lost copy is not known any more: lower the budgets first.
+  /// Throws InvalidArgument for one person or none, InvalidState when nothing is missing.
+  void repair(const std::string& first, const std::string& second, const std::string& reason);
   /// Entries as stored, good or bad, from sequence `first` on, at most `limit`. Works on a broken chain.
   std::vector<LedgerEntry> entries(std::int64_t first = 1, std::int64_t limit = INT64_MAX) const;
   /// Reads everything again: the file's own consistency, its schema, the chain, and that every entry makes sense after

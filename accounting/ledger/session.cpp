@@ -76,6 +76,42 @@ Session::Session(const std::string& path, bool create) : location_(locate(path))
   database_ = std::make_unique<Database>(where);
   check_identity();
   check_header(*database_, where);
+  recall();
+}
+
+// What this user has seen of the ledger before, in whatever process.
+void Session::recall() {
+  Transaction transaction(*database_, false);
+  try {
+    catch_up();
+  } catch (const LedgerError&) {
+    return;  // a broken chain still opens, for the auditor; every other call says what is wrong
+  }
+  high_water_.emplace(state_.ledger_id);
+  const auto seen = high_water_->seen();
+  if (seen && !is_there(*seen)) missing_.push_back(*seen);
+}
+
+bool Session::is_there(const LedgerHead& head) {
+  const auto hash = hash_at(*database_, head.sequence);
+  return (hash && to_hex(*hash) == head.hash) || state_.repaired.count(head.hash) > 0;
+}
+
+std::vector<LedgerHead> Session::still_missing() {
+  std::erase_if(missing_, [this](const LedgerHead& head) { return is_there(head); });
+  return missing_;
+}
+
+bool Session::expect(const LedgerHead& head) {
+  return read([&](State&, Database&) {
+    if (is_there(head)) return true;
+    missing_.push_back(head);
+    return false;
+  });
+}
+
+std::vector<LedgerHead> Session::missing() {
+  return read([&](State&, Database&) { return still_missing(); });
 }
 
 bool Session::is_own_process() const { return getpid() == owner_; }
@@ -132,7 +168,7 @@ void Session::check() {
   check_usable();
 }
 
-void Session::write(const std::function<void(State&, Batch&)>& body) {
+void Session::write(const std::function<void(State&, Batch&)>& body, bool is_repair) {
   const auto lock = enter();
   check_usable();
   if (database_->read_only()) {
@@ -141,6 +177,12 @@ void Session::write(const std::function<void(State&, Batch&)>& body) {
   }
   Transaction transaction(*database_, true);
   catch_up();
+  if (const auto lost = still_missing(); !lost.empty() && !is_repair) {
+    throw LedgerError(message("[ledger] Expected a ledger that holds entry ", lost.front().sequence, " (hash ",
+                              lost.front().hash.substr(0, 16), "...), which was seen before, received one that does not: '",
+                              location_.path, "' was put back from an older copy, or is another branch. Nothing is charged. "
+                              "Restore the newest copy, or have two people accept the loss: hushgrad ledger repair."));
+  }
   Batch batch(state_);
   if (state_.schema < kSchemaVersion) {
     batch.append(kMigration, MigrationPayload{state_.schema, kSchemaVersion});
@@ -165,6 +207,8 @@ void Session::write(const std::function<void(State&, Batch&)>& body) {
   } catch (const LedgerError& error) {
     give_up(error.what());
   }
+  std::erase_if(missing_, [this](const LedgerHead& head) { return state_.repaired.count(head.hash) > 0; });
+  if (high_water_ && missing_.empty()) high_water_->remember({state_.sequence, to_hex(state_.hash)});
 }
 
 void Session::apply(const Batch& batch) {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "accounting/ledger/database.h"
+#include "accounting/ledger/high_water.h"
 #include "accounting/ledger/location.h"
 #include "accounting/ledger/payload.h"
 #include "accounting/ledger/records.h"
@@ -68,7 +69,14 @@ class Session {
 
   /// Runs `body` on the newest entries under the file's one write lock, then makes what it appended durable: what
   /// `body` saw cannot change before the commit. Appends nothing when `body` throws.
-  void write(const std::function<void(State&, Batch&)>& body);
+  /// Throws LedgerError when an entry is missing that somebody has seen, unless `is_repair`.
+  void write(const std::function<void(State&, Batch&)>& body, bool is_repair = false);
+
+  /// `head` was in this ledger once. When it is not now, writes are refused until two people have repaired the ledger.
+  /// Returns whether it is there, or was repaired.
+  bool expect(const LedgerHead& head);
+  /// What is missing and not repaired: the ledger was put back.
+  std::vector<LedgerHead> missing();
 
   /// Runs body(Database&) whatever state the chain is in.
   template <typename Body>
@@ -85,7 +93,10 @@ class Session {
   std::unique_lock<std::mutex> enter();
   void check_identity() const;
   void check_usable() const;
+  bool is_there(const LedgerHead& head);
+  std::vector<LedgerHead> still_missing();
   void check_schema();
+  void recall();
   void catch_up();
   void apply(const Batch& batch);
   [[noreturn]] void give_up(const std::string& why);
@@ -97,6 +108,8 @@ class Session {
   std::unique_ptr<Database> database_;
   std::mutex mutex_;
   State state_;
+  std::vector<LedgerHead> missing_;         // heads that somebody has seen and the chain had not when it was asked
+  std::optional<HighWater> high_water_;     // none for a ledger in memory
   std::int64_t schema_cookie_ = -1;  // SQLite's own counter of schema changes, when the schema was last checked
   std::string unusable_;             // why every further call is refused; empty while all is well
 };

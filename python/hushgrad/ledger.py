@@ -20,7 +20,7 @@ import hushgrad._core as _core
 from hushgrad.accounting import DpEvent, event_from_json
 from hushgrad.errors import HushgradError, InvalidArgument
 
-__all__ = ["Budget", "Dataset", "Entry", "Head", "Ledger", "Record", "Run", "Step", "Verdict"]
+__all__ = ["Budget", "Dataset", "Entry", "Head", "Ledger", "Record", "Run", "Step", "Verdict", "make_note_keys"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
@@ -342,6 +342,35 @@ class Ledger:
         """Whether the chain holds this entry; False means that the ledger was put back or forked."""
         return bool(self._handle.contains(head.sequence, head.hash))
 
+    def expect(self, head: Head) -> bool:
+        """Say that ``head`` was in this ledger once. Where it is not now, the ledger was put back: every charge then
+        raises ``LedgerError`` until two people :meth:`repair` it. What this user has seen of a file is expected by itself.
+        """
+        return bool(self._handle.expect(head.sequence, head.hash))
+
+    def missing(self) -> list[Head]:
+        """The heads that were expected, are not there, and were not repaired."""
+        return [Head(sequence, digest) for sequence, digest in self._handle.missing()]
+
+    def repair(self, *, first: str, second: str, reason: str) -> None:
+        """Two different people accept that what followed in the lost copy is gone; the ledger takes charges again.
+
+        What was spent in the lost copy is not known any more: lower the budgets. Raises ``InvalidArgument`` for one person,
+        ``InvalidState`` when nothing is missing.
+        """
+        self._handle.repair(first, second, reason)
+
+    def witness(self, signer: str) -> str:
+        """The head as a signed note (C2SP signed-note, Ed25519), for somebody outside to keep. ``signer``: the secret half
+        of :func:`make_note_keys`."""
+        head = self.head()
+        return _core.sign_note(_core.head_text(self.id, head.sequence, head.hash), signer)
+
+    def expect_note(self, note: str, verifier: str) -> bool:
+        """:meth:`expect` the head in a note that ``verifier`` has signed. Raises ``LedgerError`` for a note with a bad or no
+        signature of that key, or about another ledger."""
+        return self.expect(Head(*_core.head_in(_core.open_note(note, verifier), self.id)))
+
     def entries(self, first: int = 1, limit: int = 2**63 - 1) -> list[Entry]:
         """Entries as stored, good or bad, from sequence ``first`` on. Works on a broken chain."""
         return [
@@ -355,6 +384,11 @@ class Ledger:
         Works on a broken chain; raises only when the file cannot be read at all.
         """
         return Verdict(*self._handle.verify())
+
+
+def make_note_keys(name: str) -> tuple[str, str]:
+    """(signer, verifier): a new pair of keys for :meth:`Ledger.witness`. The signer is a secret."""
+    return _core.make_note_keys(name)
 
 
 def _microseconds(time: datetime) -> int:

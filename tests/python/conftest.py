@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 
 import pytest
+
+# What the tests see of their ledgers is nothing that this user should remember.
+os.environ["HUSHGRAD_STATE_DIR"] = tempfile.mkdtemp(prefix="hushgrad_state_")
 
 
 @pytest.fixture(autouse=True, scope="module")

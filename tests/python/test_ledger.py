@@ -26,7 +26,7 @@ from hushgrad.accounting import (
     SelfComposedDpEvent,
     epsilon,
 )
-from hushgrad.ledger import Dataset, Ledger
+from hushgrad.ledger import Dataset, Ledger, make_note_keys
 
 STEP = PoissonSampledDpEvent(0.01, GaussianDpEvent(1.0))
 DELTA = 1e-5
@@ -323,3 +323,28 @@ def test_descriptions_caps_on_parts_and_papers(ledger: Ledger) -> None:
     with pytest.raises(errors.InvalidArgument, match="time zone"):
         ledger.describe_dataset(Dataset("x", retention=datetime(2100, 1, 1)))
     assert ledger.verify()
+
+
+def test_a_witness_notices_a_ledger_that_was_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "l.db"
+    ledger = Ledger(path)
+    signer, verifier = make_note_keys("hospital.example")
+    run = begin(ledger)
+    backup = path.read_bytes()
+    ledger.charge(run, STEP)
+    note = ledger.witness(signer)
+    assert note.startswith(f"hushgrad-ledger/{ledger.id}\n{ledger.head().sequence}\n")
+    assert ledger.expect_note(note, verifier)
+    path.write_bytes(backup)
+    monkeypatch.setenv("HUSHGRAD_STATE_DIR", str(tmp_path / "somebody else"))
+    ledger = Ledger(path)
+    assert ledger.missing() == [] and not ledger.expect_note(note, verifier)
+    with pytest.raises(errors.LedgerError, match="put back"):
+        ledger.charge(run, STEP)
+    assert len(ledger.missing()) == 1
+    with pytest.raises(errors.InvalidArgument, match="two different people"):
+        ledger.repair(first="ada", second="ada", reason="disk")
+    ledger.repair(first="ada", second="bob", reason="disk")
+    ledger.charge(run, STEP)
+    with pytest.raises(errors.LedgerError):
+        ledger.expect_note(note.replace("\n", "\n1", 1), verifier)

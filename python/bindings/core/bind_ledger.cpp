@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include "accounting/ledger/ledger.h"
+#include "accounting/ledger/note.h"
 #include "core/bind.h"
 
 namespace hushgrad::python {
@@ -61,6 +62,19 @@ auto unlocked(Body&& body) {
 }  // namespace
 
 void bind_ledger(py::module_& m) {
+  m.def("make_note_keys", [](const std::string& name) {
+    const NoteKeys keys = make_note_keys(name);
+    return py::make_tuple(keys.signer, keys.verifier);
+  });
+  m.def("sign_note", &sign_note);
+  m.def("open_note", &open_note);
+  m.def("head_text", [](const std::string& id, std::int64_t sequence, const std::string& hash) {
+    return head_text(id, {sequence, hash});
+  });
+  m.def("head_in", [](const std::string& text, const std::string& id) {
+    const LedgerHead head = head_in(text, id);
+    return py::make_tuple(head.sequence, head.hash);
+  });
   using Name = std::optional<std::string>;
   py::class_<Ledger, std::shared_ptr<Ledger>>(m, "Ledger", "The budget ledger; use hushgrad.ledger.Ledger instead.")
       .def(py::init(&Ledger::open), py::arg("path"), py::arg("create") = true, Unlocked())
@@ -135,6 +149,17 @@ void bind_ledger(py::module_& m) {
            [](Ledger& self, std::int64_t sequence, const std::string& hash) {
              return unlocked([&] { return self.contains({sequence, hash}); });
            })
+      .def("expect",
+           [](Ledger& self, std::int64_t sequence, const std::string& hash) {
+             return unlocked([&] { return self.expect({sequence, hash}); });
+           })
+      .def("missing",
+           [](Ledger& self) {
+             py::list list;
+             for (const LedgerHead& head : unlocked([&] { return self.missing(); })) list.append(py::make_tuple(head.sequence, head.hash));
+             return list;
+           })
+      .def("repair", &Ledger::repair, Unlocked())
       .def("entries",
            [](Ledger& self, std::int64_t first, std::int64_t limit) {
              return rows(unlocked([&] { return self.entries(first, limit); }));

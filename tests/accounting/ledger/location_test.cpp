@@ -8,6 +8,7 @@
 
 #include "accounting/ledger/ledger.h"
 #include "accounting/ledger/raw_sqlite.h"
+#include "accounting/ledger/state_folder.h"
 #include "accounting/ledger/temporary_folder.h"
 #include "dpcore/error.h"
 
@@ -142,6 +143,7 @@ TEST(LedgerLocation, AnotherHistoryOfTheSameLengthIsNoticed) {
   fs::copy_file(folder / "l.db", folder / "other.db");
   ledger->charge(run, Event::gaussian(1));
   {
+    const ledger_test::StateFolder somebody_else(folder / "state");
     const auto other = hushgrad::Ledger::open(folder / "other.db");
     other->charge(run, Event::gaussian(1));  // same content, another time: another hash
     ASSERT_EQ(other->head().sequence, ledger->head().sequence);

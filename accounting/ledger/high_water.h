@@ -1,0 +1,26 @@
+// What this user has seen of a ledger, kept away from it: a ledger that is put back from an older copy is noticed.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "accounting/ledger/records.h"
+
+namespace hushgrad::ledger {
+
+/// One small file a ledger in $HUSHGRAD_STATE_DIR, else $XDG_STATE_HOME/hushgrad, else ~/.local/state/hushgrad. Where
+/// none of these can be written nothing is remembered: it is a help, not a promise. Never throws.
+class HighWater {
+ public:
+  explicit HighWater(const std::string& ledger_id);
+
+  /// The newest entry that this user has seen; none when nothing is remembered, or nothing that can be read.
+  std::optional<LedgerHead> seen() const;
+  /// Remembers `head`, by a rename, so that a reader finds one or the other. Not synced: after a power cut it may be older.
+  void remember(const LedgerHead& head) const;
+
+ private:
+  std::string path_;  // empty: nowhere
+};
+
+}  // namespace hushgrad::ledger
