@@ -67,6 +67,13 @@ bool Database::read_only() const { return sqlite3_db_readonly(connection_, "main
 
 bool Database::in_transaction() const { return sqlite3_get_autocommit(connection_) == 0; }
 
+void Database::end_transaction() {
+  if (in_transaction()) try_execute("ROLLBACK");
+  // SQLite trusts its page cache while a counter in the file stands still, also when the bytes under it were replaced by
+  // those of another copy with the same count.
+  sqlite3_db_release_memory(connection_);
+}
+
 void Database::fail(std::string_view doing) const {
   const int code = sqlite3_extended_errcode(connection_);
   const char* advice = "Check the disk, its free space and the permissions of the file and its folder.";
@@ -125,12 +132,7 @@ Transaction::Transaction(Database& database, bool write) : database_(database) {
   database_.execute(write ? "BEGIN IMMEDIATE" : "BEGIN");
 }
 
-Transaction::~Transaction() {
-  if (database_.in_transaction()) database_.try_execute("ROLLBACK");
-  // SQLite trusts its page cache while a counter in the file stands still, also when the bytes under it were replaced by
-  // those of another copy with the same count.
-  sqlite3_db_release_memory(database_.raw());
-}
+Transaction::~Transaction() { database_.end_transaction(); }
 
 int Transaction::commit() { return database_.try_execute("COMMIT"); }
 

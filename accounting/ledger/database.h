@@ -28,6 +28,8 @@ class Database {
   std::string text(const char* sql);
   bool read_only() const;
   bool in_transaction() const;
+  /// Rolls back an open transaction and drops what SQLite remembers of the file. Never throws.
+  void end_transaction();
   /// Throws LedgerError that says what was being done and SQLite's own words.
   [[noreturn]] void fail(std::string_view doing) const;
 

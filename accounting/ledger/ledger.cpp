@@ -13,7 +13,6 @@
 #include "accounting/ledger/block.h"
 #include "accounting/ledger/names.h"
 #include "accounting/ledger/session.h"
-#include "accounting/ledger/table.h"
 #include "dpcore/error.h"
 
 namespace hushgrad {
@@ -165,12 +164,12 @@ std::shared_ptr<Ledger> Ledger::open(const std::string& path, bool create) {
   return std::shared_ptr<Ledger>(new Ledger(path, create));
 }
 
-bool Ledger::durable() const { return session_->location().durable; }
+bool Ledger::durable() const { return session_->durable(); }
 
-const std::string& Ledger::path() const { return session_->location().path; }
+const std::string& Ledger::path() const { return session_->path(); }
 
 std::string Ledger::id() const {
-  return session_->read([](State& state, Database&) { return state.ledger_id; });
+  return session_->read([](State& state, Store&) { return state.ledger_id; });
 }
 
 void Ledger::set_budget(const std::string& dataset, double epsilon, double delta) {
@@ -183,14 +182,14 @@ void Ledger::set_budget(const BudgetLimit& limit) {
 }
 
 std::optional<Budget> Ledger::budget(const std::string& dataset) const {
-  return session_->read([&](State& state, Database&) {
+  return session_->read([&](State& state, Store&) {
     Dataset* found = state.find_dataset(dataset);
     return found == nullptr ? std::nullopt : found->whole().budget;
   });
 }
 
 std::vector<Budget> Ledger::budgets(const std::string& dataset) const {
-  return session_->read([&](State& state, Database&) {
+  return session_->read([&](State& state, Store&) {
     std::vector<Budget> budgets;
     const Dataset* found = state.find_dataset(dataset);
     if (found == nullptr) return budgets;
@@ -213,7 +212,7 @@ void Ledger::describe_dataset(const DatasetInfo& info) {
 }
 
 std::optional<DatasetInfo> Ledger::dataset_info(const std::string& dataset) const {
-  return session_->read([&](State& state, Database&) {
+  return session_->read([&](State& state, Store&) {
     const Dataset* found = state.find_dataset(dataset);
     return found == nullptr ? std::nullopt : found->info;
   });
@@ -228,16 +227,15 @@ std::int64_t Ledger::record(const LedgerRecord& record) {
 }
 
 std::vector<LedgerRecord> Ledger::records(const std::string& kind) const {
-  return session_->read([&](State&, Database& database) {
+  return session_->read([&](State&, Store& store) {
     std::vector<LedgerRecord> found;
-    EntryReader reader(database, 0);
-    std::string fault;
-    while (const auto entry = reader.next(fault)) {
-      if (!is_record(entry->kind) || (!kind.empty() && kind != entry->kind)) continue;
-      found.push_back(decode_record(entry->kind, entry->payload));
-      found.back().sequence = entry->sequence;
-      found.back().time = entry->time;
-    }
+    store.read(0, INT64_MAX, [&](const Entry& entry, const std::string&) {
+      if (!is_record(entry.kind) || (!kind.empty() && kind != entry.kind)) return true;
+      found.push_back(decode_record(entry.kind, entry.payload));
+      found.back().sequence = entry.sequence;
+      found.back().time = entry.time;
+      return true;
+    });
     return found;
   });
 }
@@ -367,7 +365,7 @@ Interval Ledger::run_spent(const std::string& run_id, double delta) const {
 }
 
 Event Ledger::dataset_history(const std::string& dataset) const {
-  return session_->read([&](State& state, Database&) {
+  return session_->read([&](State& state, Store&) {
     Dataset* found = state.find_dataset(dataset);
     return found == nullptr ? Event::composed({}) : found->whole().tally.composed();
   });
@@ -376,7 +374,7 @@ Event Ledger::dataset_history(const std::string& dataset) const {
 Event Ledger::run_history(const std::string& run_id) const {
   session_->check();
   const std::lock_guard lock(holder_->mutex);
-  return session_->read([&](State& state, Database&) {
+  return session_->read([&](State& state, Store&) {
     Tally tally = known_run(state, run_id).tally;
     for (const auto& [key, block] : holder_->blocks) {
       if (key.first == run_id) tally.take_away(key.second, block.left);
@@ -386,7 +384,7 @@ Event Ledger::run_history(const std::string& run_id) const {
 }
 
 std::vector<std::string> Ledger::datasets() const {
-  return session_->read([](State& state, Database&) {
+  return session_->read([](State& state, Store&) {
     std::vector<std::string> names;
     for (const Dataset& dataset : state.datasets) {
       if (dataset.is_known) names.push_back(dataset.name);
@@ -396,7 +394,7 @@ std::vector<std::string> Ledger::datasets() const {
 }
 
 std::vector<RunRecord> Ledger::runs(const std::optional<std::string>& dataset) const {
-  return session_->read([&](State& state, Database&) {
+  return session_->read([&](State& state, Store&) {
     std::vector<RunRecord> records;
     for (const Run& run : state.runs) {
       if (!dataset || *dataset == run.record.info.dataset) records.push_back(run.record);
@@ -406,40 +404,39 @@ std::vector<RunRecord> Ledger::runs(const std::optional<std::string>& dataset) c
 }
 
 RunRecord Ledger::run(const std::string& run_id) const {
-  return session_->read([&](State& state, Database&) { return known_run(state, run_id).record; });
+  return session_->read([&](State& state, Store&) { return known_run(state, run_id).record; });
 }
 
 std::vector<StepRecord> Ledger::steps(const std::optional<std::string>& dataset,
                                       const std::optional<std::string>& run_id) const {
-  return session_->read([&](State& state, Database& database) {
+  return session_->read([&](State& state, Store& store) {
     if (run_id) known_run(state, *run_id);
     std::vector<StepRecord> records;
-    Statement statement(
-        database, "SELECT sequence, time, payload FROM entry WHERE kind IN ('charge', 'reserve') ORDER BY sequence");
-    while (statement.step()) {
-      const std::int64_t sequence = statement.integer(0);
-      const auto reserved = state.reservations.find(sequence);
+    store.read(0, INT64_MAX, [&](const Entry& entry, const std::string&) {
+      if (entry.kind != kCharge && entry.kind != kReserve) return true;
+      const auto reserved = state.reservations.find(entry.sequence);
       const bool is_block = reserved != state.reservations.end();
       const auto& place = state.event_entries.at(is_block ? reserved->second.event_sequence
-                                                          : decode_charge(statement.bytes(2)).event_sequence);
+                                                          : decode_charge(entry.payload).event_sequence);
       const Run& run = state.runs[place.run];
-      if (run_id && *run_id != run.record.run_id) continue;
-      if (dataset && !counts_for(state, run, *dataset)) continue;
+      if (run_id && *run_id != run.record.run_id) return true;
+      if (dataset && !counts_for(state, run, *dataset)) return true;
       records.insert(records.end(), static_cast<std::size_t>(is_block ? reserved->second.count : 1),
-                     {sequence, run.record.run_id, run.record.info.dataset, run.tally.use(place.run_use).event, 1,
-                      statement.integer(1)});
-    }
+                     {entry.sequence, run.record.run_id, run.record.info.dataset, run.tally.use(place.run_use).event, 1,
+                      entry.time});
+      return true;
+    });
     return records;
   });
 }
 
 LedgerHead Ledger::head() const {
-  return session_->read([](State& state, Database&) { return LedgerHead{state.sequence, to_hex(state.hash)}; });
+  return session_->read([](State& state, Store&) { return LedgerHead{state.sequence, to_hex(state.hash)}; });
 }
 
 bool Ledger::contains(const LedgerHead& head) const {
-  return session_->read([&](State&, Database& database) {
-    const auto hash = hash_at(database, head.sequence);
+  return session_->read([&](State&, Store& store) {
+    const auto hash = store.hash_at(head.sequence);
     return hash && to_hex(*hash) == head.hash;
   });
 }
@@ -468,14 +465,12 @@ std::vector<LedgerEntry> Ledger::entries(std::int64_t first, std::int64_t limit)
   if (limit < 0) {
     throw InvalidArgument(message("[ledger] Expected limit >= 0, received ", limit, ". Ask for fewer or all entries."));
   }
-  return session_->inspect([&](Database& database) {
-    EntryReader reader(database, std::max<std::int64_t>(first, 1) - 1, limit);
+  return session_->inspect([&](Store& store) {
     std::vector<LedgerEntry> rows;
-    std::string fault;
-    while (const auto entry = reader.next(fault)) {
-      rows.push_back({entry->sequence, entry->time, entry->kind, entry->payload, to_hex(entry->previous),
-                      to_hex(entry->hash)});
-    }
+    store.read(std::max<std::int64_t>(first, 1) - 1, limit, [&](const Entry& entry, const std::string&) {
+      rows.push_back({entry.sequence, entry.time, entry.kind, entry.payload, to_hex(entry.previous), to_hex(entry.hash)});
+      return true;
+    });
     return rows;
   });
 }

@@ -11,12 +11,11 @@
 #include <utility>
 #include <vector>
 
-#include "accounting/ledger/database.h"
 #include "accounting/ledger/high_water.h"
-#include "accounting/ledger/location.h"
 #include "accounting/ledger/payload.h"
 #include "accounting/ledger/records.h"
 #include "accounting/ledger/state.h"
+#include "accounting/ledger/store.h"
 
 namespace hushgrad::ledger {
 
@@ -49,19 +48,21 @@ class Session {
  public:
   Session(const std::string& path, bool create);
 
-  const Location& location() const { return location_; }
+  /// Absolute path, ":memory:", or the address of a server without its password.
+  const std::string& path() const { return path_; }
+  bool durable() const { return store_->durable(); }
   /// Whether this process opened the session. A child made by fork() must not use it, nor even close it: closing would
   /// touch the journal and the locks of the parent.
   bool is_own_process() const;
 
-  /// Runs body(State&, Database&) on the newest entries, in one read transaction.
+  /// Runs body(State&, Store&) on the newest entries, in one read transaction.
   template <typename Body>
   auto read(Body&& body) {
     const auto lock = enter();
     check_usable();
-    Transaction transaction(*database_, false);
+    StoreTransaction transaction(*store_, false);
     catch_up();
-    return body(state_, *database_);
+    return body(state_, *store_);
   }
 
   /// Throws when write() certainly would: a fork, another file under the name, an earlier failure. Reads no entry.
@@ -78,12 +79,12 @@ class Session {
   /// What is missing and not repaired: the ledger was put back.
   std::vector<LedgerHead> missing();
 
-  /// Runs body(Database&) whatever state the chain is in.
+  /// Runs body(Store&) whatever state the chain is in.
   template <typename Body>
   auto inspect(Body&& body) {
     const auto lock = enter();
-    check_identity();
-    return body(*database_);
+    store_->check_identity();
+    return body(*store_);
   }
 
   /// Re-reads the whole file; see Ledger::verify().
@@ -91,26 +92,22 @@ class Session {
 
  private:
   std::unique_lock<std::mutex> enter();
-  void check_identity() const;
-  void check_usable() const;
+  void check_usable();
   bool is_there(const LedgerHead& head);
   std::vector<LedgerHead> still_missing();
-  void check_schema();
   void recall();
   void catch_up();
   void apply(const Batch& batch);
   [[noreturn]] void give_up(const std::string& why);
   [[noreturn]] void give_up_on_chain(const std::string& fault);
 
-  Location location_;
-  FileIdentity identity_;
   pid_t owner_;
-  std::unique_ptr<Database> database_;
+  std::unique_ptr<Store> store_;
+  const std::string path_;
   std::mutex mutex_;
   State state_;
   std::vector<LedgerHead> missing_;         // heads that somebody has seen and the chain had not when it was asked
   std::optional<HighWater> high_water_;     // none for a ledger in memory
-  std::int64_t schema_cookie_ = -1;  // SQLite's own counter of schema changes, when the schema was last checked
   std::string unusable_;             // why every further call is refused; empty while all is well
 };
 

@@ -8,6 +8,7 @@
 #include <optional>
 #include <vector>
 
+#include "accounting/ledger/database.h"
 #include "accounting/ledger/faulty_vfs.h"
 #include "accounting/ledger/ledger.h"
 #include "accounting/ledger/temporary_folder.h"
