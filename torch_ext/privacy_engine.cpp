@@ -251,7 +251,7 @@ void PrivacyEngine::load_checkpoint(const std::string& path, torch::nn::Module& 
                                     torch::optim::Optimizer* optimizer) const {
   const LoadedTensors loaded = load_tensors(path, keyring());
   const LedgerHead head{loaded.core.ledger_sequence, loaded.core.ledger_hash};
-  if (head.sequence > 0 && !ledger_->contains(head)) {
+  if (head.sequence > 0 && !ledger_->expect(head)) {
     throw LedgerError(message("[load_checkpoint] Expected a ledger that holds entry ", head.sequence,
                               " as the checkpoint saw it, received "
                               "one that does not: the ledger is older than the checkpoint or another one. "

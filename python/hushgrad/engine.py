@@ -544,10 +544,11 @@ class PrivacyEngine:
         """
         loaded = checkpoint.load(path, keyring=self._require_keyring())
         sequence, head = loaded.ledger_head
-        if sequence > 0 and not self._ledger.contains(sequence, head):
+        if sequence > 0 and not self._ledger.expect(sequence, head):
             raise LedgerError(
                 f"[load_checkpoint] Expected a ledger that holds entry {sequence} as the checkpoint saw it, received one that does not: the "
-                "ledger is older than the checkpoint or another one. Restore the newest ledger."
+                "ledger is older than the checkpoint or another one. Restore the newest ledger, or have two people accept the loss: "
+                "hushgrad ledger repair."
             )
         module.load_state_dict(loaded.state["model"], strict=strict)
         if optimizer is not None:

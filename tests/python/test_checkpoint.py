@@ -266,19 +266,25 @@ def test_what_the_engine_writes_beside_the_weights(keyring: Keyring, tmp_path: P
     assert json.dumps(seen.plan)
 
 
-def test_a_ledger_that_was_put_back_is_noticed(keyring: Keyring, tmp_path: Path) -> None:
+def test_a_ledger_that_was_put_back_is_noticed(keyring: Keyring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     training = Training(tmp_path / "l.db", keyring)
     training.epoch()
     shutil.copy(tmp_path / "l.db", tmp_path / "older.db")
     training.epoch()
     training.save(tmp_path / "c")
+    with pytest.raises(LedgerError, match="put back"):
+        Training(tmp_path / "older.db", keyring)  # this user has seen more
+    Training(tmp_path / "l.db", keyring).load(tmp_path / "c")
+    monkeypatch.setenv("HUSHGRAD_STATE_DIR", str(tmp_path / "another user"))
     for ledger in (tmp_path / "older.db", tmp_path / "new.db", ":memory:"):
         other = Training(ledger, keyring)
         before = other.weights()
         with pytest.raises(LedgerError, match="newest ledger"):
             other.load(tmp_path / "c")
         assert torch.equal(before, other.weights())
-    Training(tmp_path / "l.db", keyring).load(tmp_path / "c")
+        with pytest.raises(LedgerError, match="put back"):
+            other.epoch()
+        assert torch.equal(before, other.weights())
 
 
 def test_a_damaged_checkpoint_changes_no_weight(keyring: Keyring, tmp_path: Path) -> None:

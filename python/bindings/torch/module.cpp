@@ -28,6 +28,7 @@ void bind_ledger_handle(py::module_& m) {
       .def_property_readonly("path", [](const LedgerHandle& h) { return h.ledger->path(); })
       .def_property_readonly("durable", [](const LedgerHandle& h) { return h.ledger->durable(); })
       .def("head", [](const LedgerHandle& h) { auto head = h.ledger->head(); return std::make_pair(head.sequence, head.hash); })
+      .def("expect", [](const LedgerHandle& h, std::int64_t sequence, const std::string& hash) { return h.ledger->expect({sequence, hash}); })
       .def("settle", [](const LedgerHandle& h) { h.ledger->settle(); }, Unlocked())
       .def("contains", [](const LedgerHandle& h, std::int64_t sequence, const std::string& hash) { return h.ledger->contains({sequence, hash}); })
       .def("spent", [](const LedgerHandle& h, const std::string& dataset, double delta) { return pair(h.ledger->spent(dataset, delta)); }, Unlocked())
