@@ -138,14 +138,25 @@ Refusal refuse(const State& state, const Run& run, const Account& account, const
   return {owner_of(state, &account), *account.budget, account.tally.composed()};
 }
 
+// Anything but 96 hex digits gives a hash that fits no entry.
+Hash from_hex(const std::string& text) {
+  Hash hash{};
+  if (text.size() != 2 * hash.size()) return hash;
+  for (std::size_t i = 0; i < hash.size(); ++i) {
+    unsigned int byte = 0;
+    std::from_chars(text.data() + 2 * i, text.data() + 2 * i + 2, byte, 16);
+    hash[i] = static_cast<unsigned char>(byte);
+  }
+  return hash;
+}
+
 double seconds_since(Holder::Clock::time_point start) {
   return std::chrono::duration<double>(Holder::Clock::now() - start).count();
 }
 
 }  // namespace
 
-Ledger::Ledger(const std::string& path, bool create)
-    : session_(std::make_unique<Session>(path, create)), holder_(std::make_unique<Holder>()) {}
+Ledger::Ledger(std::unique_ptr<Session> session) : session_(std::move(session)), holder_(std::make_unique<Holder>()) {}
 
 Ledger::~Ledger() {
   if (!session_->is_own_process()) {
@@ -161,7 +172,7 @@ Ledger::~Ledger() {
 }
 
 std::shared_ptr<Ledger> Ledger::open(const std::string& path, bool create) {
-  return std::shared_ptr<Ledger>(new Ledger(path, create));
+  return std::shared_ptr<Ledger>(new Ledger(std::make_unique<Session>(path, create)));
 }
 
 bool Ledger::durable() const { return session_->durable(); }
@@ -220,7 +231,9 @@ std::optional<DatasetInfo> Ledger::dataset_info(const std::string& dataset) cons
 
 std::int64_t Ledger::record(const LedgerRecord& record) {
   check(record);
-  if (record.kind == "repair") throw InvalidArgument("[ledger] Expected repair() for a repair, received record().");
+  if (record.kind == "repair" || record.kind == "moved" || record.kind == "arrived") {
+    throw InvalidArgument("[ledger] Expected repair() or move_to() for such a record, received record().");
+  }
   std::int64_t sequence = 0;
   session_->write([&](State&, Batch& batch) { sequence = batch.append(record.kind, record); });
   return sequence;
@@ -459,6 +472,49 @@ void Ledger::repair(const std::string& first, const std::string& second, const s
         }
       },
       true);
+}
+
+std::shared_ptr<Ledger> Ledger::import(const std::string& path, const std::vector<LedgerEntry>& rows) {
+  State state;
+  std::vector<Entry> entries;
+  for (const LedgerEntry& row : rows) {
+    entries.push_back({row.sequence, row.time, row.kind, row.payload, from_hex(row.previous), from_hex(row.hash)});
+    if (const std::string fault = state.apply(entries.back()); !fault.empty()) {
+      throw LedgerError(message("[ledger] Expected entries that form a ledger, received a bad one: entry ", state.sequence + 1, ": ",
+                                fault, ". Nothing was written. Export again."));
+    }
+  }
+  if (entries.empty()) throw LedgerError("[ledger] Expected the entries of a ledger, received none.");
+  auto session = std::make_unique<Session>(path, true, &entries.front());
+  session->append_as_they_are(entries);
+  return std::shared_ptr<Ledger>(new Ledger(std::move(session)));
+}
+
+std::shared_ptr<Ledger> Ledger::move_to(const std::string& path, const std::string& actor) {
+  const auto write_paper = [](Session& session, bool when_moved, const LedgerRecord& paper) {
+    check(paper);
+    const auto body = [&](State& state, Batch& batch) {
+      if (state.moved == when_moved) batch.append(paper.kind, paper);
+    };
+    session.write(body, when_moved);
+  };
+  settle();
+  const bool is_under_way = session_->read([](State& state, Store&) { return state.moved; });
+  if (!is_under_way) {
+    // An address may hold a password.
+    const std::string place = path.find("://") == path.npos ? path : "a PostgreSQL database";
+    write_paper(*session_, false, {"moved", {{"actor", actor}, {"to", place}}});
+  }
+  const LedgerHead last = head();
+  auto other = import(path, entries());
+  if (other->session_->path() == session_->path()) {
+    throw LedgerError("[ledger] Expected another place to move to, received the same. Give another path.");
+  }
+  if (const VerifyResult verdict = other->verify(); !verdict.ok || !other->contains(last)) {
+    throw LedgerError(message("[ledger] Expected the copy to verify, received a bad one: ", verdict.reason, ". Try again."));
+  }
+  write_paper(*other->session_, true, {"arrived", {{"actor", actor}, {"at", other->path()}}});
+  return other;
 }
 
 std::vector<LedgerEntry> Ledger::entries(std::int64_t first, std::int64_t limit) const {

@@ -127,6 +127,14 @@ class Ledger {
   /// the ledger takes charges again. What was spent in the lost copy is not known any more: lower the budgets first.
   /// Throws InvalidArgument for one person or none, InvalidState when nothing is missing.
   void repair(const std::string& first, const std::string& second, const std::string& reason);
+  /// Moves the ledger, with every entry as it is, to a place without one (a file, or "postgresql://..."): says so in this
+  /// one, which then takes no entry any more, copies, says there that it arrived, verifies the copy and returns it. After a
+  /// failure it can be called again. Throws LedgerError when the other place holds another ledger.
+  std::shared_ptr<Ledger> move_to(const std::string& path, const std::string& actor);
+  /// Makes a ledger of entries() of another one, as they are. Every entry is checked before it is written. A ledger that
+  /// has been moved or lives on elsewhere must not be charged in two places: it is for reading, and for restoring.
+  /// Throws LedgerError with the first bad sequence, and when `path` holds something else than their beginning.
+  static std::shared_ptr<Ledger> import(const std::string& path, const std::vector<LedgerEntry>& entries);
   /// Entries as stored, good or bad, from sequence `first` on, at most `limit`. Works on a broken chain.
   std::vector<LedgerEntry> entries(std::int64_t first = 1, std::int64_t limit = INT64_MAX) const;
   /// Reads everything again: the file's own consistency, its schema, the chain, and that every entry makes sense after
@@ -134,7 +142,7 @@ class Ledger {
   VerifyResult verify() const;
 
  private:
-  Ledger(const std::string& path, bool create);
+  explicit Ledger(std::unique_ptr<ledger::Session> session);
 
   template <typename Spend>
   void charge_under_budgets(const std::string& run_id, const Event& event, const std::string& key, Spend&& spend);

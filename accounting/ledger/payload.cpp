@@ -25,6 +25,8 @@ const std::map<std::string, std::vector<const char*>, std::less<>> kRecords = {
     {"approval", {"action", "actor", "reason", "subject"}},
     {"policy", {"actor", "digest", "policy", "version"}},
     {"audit", {"action", "actor", "decision", "policy", "reason", "subject"}},
+    {"moved", {"actor", "to"}},
+    {"arrived", {"actor", "at"}},
     {"repair", {"first", "hash", "reason", "second", "sequence"}},
 };
 

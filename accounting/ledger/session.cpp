@@ -39,8 +39,10 @@ std::int64_t Batch::append_encoded(std::string_view kind, std::string payload) {
   return sequence_;
 }
 
-Session::Session(const std::string& path, bool create)
-    : owner_(getpid()), store_(open_store(path, create, genesis)), path_(store_->name()) {
+Session::Session(const std::string& path, bool create, const Entry* first)
+    : owner_(getpid()),
+      store_(open_store(path, create, [first] { return first == nullptr ? genesis() : *first; })),
+      path_(store_->name()) {
   recall();
 }
 
@@ -116,12 +118,26 @@ void Session::catch_up() {
   }
 }
 
+// Inside a transaction.
+void Session::check_open() {
+  if (const auto lost = still_missing(); !lost.empty()) {
+    throw LedgerError(message("[ledger] Expected a ledger that holds entry ", lost.front().sequence, " (hash ",
+                              lost.front().hash.substr(0, 16), "...), which was seen before, received one that does not: '",
+                              path_, "' was put back from an older copy, or is another branch. Nothing is charged. "
+                              "Restore the newest copy, or have two people accept the loss: hushgrad ledger repair."));
+  }
+  if (!state_.moved) return;
+  throw LedgerError(message("[ledger] Expected the ledger that is in use, received '", path_,
+                            "', which was moved to another place. Nothing is charged here any more; open the other one (hushgrad "
+                            "ledger history says where it is)."));
+}
+
 void Session::check() {
   const auto lock = enter();
   check_usable();
 }
 
-void Session::write(const std::function<void(State&, Batch&)>& body, bool is_repair) {
+void Session::write(const std::function<void(State&, Batch&)>& body, bool even_if_closed) {
   const auto lock = enter();
   check_usable();
   if (store_->read_only()) {
@@ -130,12 +146,7 @@ void Session::write(const std::function<void(State&, Batch&)>& body, bool is_rep
   }
   StoreTransaction transaction(*store_, true);
   catch_up();
-  if (const auto lost = still_missing(); !lost.empty() && !is_repair) {
-    throw LedgerError(message("[ledger] Expected a ledger that holds entry ", lost.front().sequence, " (hash ",
-                              lost.front().hash.substr(0, 16), "...), which was seen before, received one that does not: '",
-                              path_, "' was put back from an older copy, or is another branch. Nothing is charged. "
-                              "Restore the newest copy, or have two people accept the loss: hushgrad ledger repair."));
-  }
+  if (!even_if_closed) check_open();
   Batch batch(state_);
   if (state_.schema < kSchemaVersion) {
     batch.append(kMigration, MigrationPayload{state_.schema, kSchemaVersion});
@@ -144,9 +155,27 @@ void Session::write(const std::function<void(State&, Batch&)>& body, bool is_rep
   const std::size_t own = batch.entries().size();
   body(state_, batch);
   if (batch.entries().size() == own) return;
-  for (const Entry& entry : batch.entries()) store_->insert(entry);
+  commit(batch.entries());
+}
+
+void Session::append_as_they_are(const std::vector<Entry>& entries) {
+  const auto lock = enter();
+  check_usable();
+  StoreTransaction transaction(*store_, true);
+  catch_up();
+  const auto known = static_cast<std::size_t>(state_.sequence);
+  if (entries.size() < known || entries[known - 1].hash != state_.hash) {
+    throw LedgerError(message("[ledger] Expected an empty place or an earlier part of the same ledger, received '", path_,
+                              "', which holds something else. Give a place without a ledger."));
+  }
+  commit({entries.begin() + static_cast<std::ptrdiff_t>(known), entries.end()});
+}
+
+// Inside a write transaction.
+void Session::commit(const std::vector<Entry>& entries) {
+  for (const Entry& entry : entries) store_->insert(entry);
   // Before the commit: an entry that could not be read back must never get into the file.
-  apply(batch);
+  apply(entries);
   if (const std::string fault = store_->commit(); !fault.empty()) {
     // Whether the entries reached the disk is unknown. A second attempt could be told "done" by a kernel that has
     // dropped the dirty pages, so there is none.
@@ -164,8 +193,8 @@ void Session::write(const std::function<void(State&, Batch&)>& body, bool is_rep
   if (high_water_ && missing_.empty()) high_water_->remember({state_.sequence, to_hex(state_.hash)});
 }
 
-void Session::apply(const Batch& batch) {
-  for (const Entry& entry : batch.entries()) {
+void Session::apply(const std::vector<Entry>& entries) {
+  for (const Entry& entry : entries) {
     const std::string fault = state_.apply(entry);
     if (!fault.empty()) give_up_on_chain(message("entry ", entry.sequence, ", not written: ", fault));
   }

@@ -46,7 +46,8 @@ class Batch {
 /// throws the same LedgerError.
 class Session {
  public:
-  Session(const std::string& path, bool create);
+  /// A new ledger starts with `first` where one is given.
+  Session(const std::string& path, bool create, const Entry* first = nullptr);
 
   /// Absolute path, ":memory:", or the address of a server without its password.
   const std::string& path() const { return path_; }
@@ -70,8 +71,11 @@ class Session {
 
   /// Runs `body` on the newest entries under the file's one write lock, then makes what it appended durable: what
   /// `body` saw cannot change before the commit. Appends nothing when `body` throws.
-  /// Throws LedgerError when an entry is missing that somebody has seen, unless `is_repair`.
-  void write(const std::function<void(State&, Batch&)>& body, bool is_repair = false);
+  /// Throws LedgerError when an entry is missing that somebody has seen, or the ledger has moved away, unless
+  /// `even_if_closed`.
+  void write(const std::function<void(State&, Batch&)>& body, bool even_if_closed = false);
+  /// Appends entries as they are, after the newest; `entries` must begin with all that is there.
+  void append_as_they_are(const std::vector<Entry>& entries);
 
   /// `head` was in this ledger once. When it is not now, writes are refused until two people have repaired the ledger.
   /// Returns whether it is there, or was repaired.
@@ -96,8 +100,10 @@ class Session {
   bool is_there(const LedgerHead& head);
   std::vector<LedgerHead> still_missing();
   void recall();
+  void check_open();
+  void commit(const std::vector<Entry>& entries);
   void catch_up();
-  void apply(const Batch& batch);
+  void apply(const std::vector<Entry>& entries);
   [[noreturn]] void give_up(const std::string& why);
   [[noreturn]] void give_up_on_chain(const std::string& fault);
 

@@ -197,6 +197,8 @@ void State::apply_dataset(const Entry& entry) {
 void State::apply_record(const Entry& entry) {
   if (schema < 2) nonsense("its kind is newer than the ledger");
   const LedgerRecord record = decode_record(entry.kind, entry.payload);
+  if (entry.kind == "moved") moved = true;
+  if (entry.kind == "arrived" && !std::exchange(moved, false)) nonsense("nothing was under way");
   if (entry.kind == "repair") repaired.insert(record.fields.at("hash"));
 }
 

@@ -102,6 +102,7 @@ class State {
   std::unordered_map<std::int64_t, EventEntry> event_entries;   // by sequence
   std::unordered_map<std::int64_t, Reservation> reservations;   // by sequence
   std::int64_t schema = 0;
+  bool moved = false;  // to another place, which this copy does not know to be
   std::unordered_set<std::string> repaired;  // hashes of entries that were lost, which two people took note of
 
   Dataset* find_dataset(const std::string& name);

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
@@ -359,6 +359,54 @@ class Ledger:
         ``InvalidState`` when nothing is missing.
         """
         self._handle.repair(first, second, reason)
+
+    def move_to(self, path: str | os.PathLike[str], *, actor: str = "") -> Ledger:
+        """Move the ledger, every entry as it is, to a place without one: a file or ``postgresql://...``.
+
+        This one then takes no entry any more; the other one, verified, is returned. After a failure call it again.
+        """
+        return Ledger._of(self._handle.move_to(os.fspath(path), actor))
+
+    def export(self) -> Iterator[str]:
+        """One line of JSON an entry, as stored. The hash of each covers the others, so a line that was changed shows."""
+        for entry in self.entries():
+            yield json.dumps(
+                {
+                    "sequence": entry.sequence,
+                    "time": _microseconds(entry.time),
+                    "kind": entry.kind,
+                    "payload": entry.payload,
+                    "previous": entry.previous,
+                    "hash": entry.hash,
+                },
+                ensure_ascii=False,
+            )
+
+    @staticmethod
+    def import_lines(path: str | os.PathLike[str], lines: Iterable[str]) -> Ledger:
+        """A ledger made of :meth:`export` of another one, where there is none yet, or only the beginning of it.
+
+        Every entry is checked before any is written. Raises ``LedgerError`` with the first bad sequence. The other one must
+        not be charged any more: use it for restoring, or :meth:`move_to`.
+        """
+        rows = []
+        for number, line in enumerate(lines, 1):
+            try:
+                entry = json.loads(line)
+                texts = [entry[key] for key in ("kind", "payload", "previous", "hash")]
+                if not all(isinstance(text, str) for text in texts) or len(entry) != 6:
+                    raise ValueError("another field or type")
+                rows.append((int(entry["sequence"]), int(entry["time"]), *texts))
+            except (ValueError, TypeError, LookupError) as error:
+                raise InvalidArgument(f"[ledger] Expected an exported entry in line {number}, received something else.") from error
+        return Ledger._of(_core.Ledger.import_entries(os.fspath(path), rows))
+
+    @classmethod
+    def _of(cls, handle: _core.Ledger) -> Ledger:
+        ledger = cls.__new__(cls)
+        ledger._handle = handle
+        ledger._settled_at_exit = weakref.finalize(ledger, _settle, handle)
+        return ledger
 
     def witness(self, signer: str) -> str:
         """The head as a signed note (C2SP signed-note, Ed25519), for somebody outside to keep. ``signer``: the secret half

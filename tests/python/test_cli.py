@@ -112,6 +112,7 @@ def test_status(path: str) -> None:
         "epsilon_upper": upper,
         "refusals": 1,
         "reserved": 0,
+        "warning": 0,
         "runs": 1,
         "steps": 3,
     }
@@ -237,3 +238,61 @@ def test_shown_numbers_are_rounded_against_us() -> None:
     assert rounded_down(1.99999) == "1.9999"
     assert rounded_up(2.0) == rounded_down(2.0) == "2.0000"
     assert rounded_up(math.inf) == rounded_down(math.inf) == "infinity"
+
+
+def test_describe_and_explain(path: str) -> None:
+    for arguments in (["--dataset", "raw"], ["--dataset", "ward-7", "--parent", "raw", "--purpose", "audit", "--retention", "2100-01-01"]):
+        done = run("ledger", "describe", "--ledger", path, *arguments)
+        assert done.returncode == 0, done.stderr
+    (row,) = Ledger(path).runs()
+    document = read("ledger", "explain", row.run_id[:8], "--ledger", path, "--delta", "1e-5")
+    assert (document["run"], document["steps"], document["counts_for"]) == (row.run_id, 3, ["ward-7", "raw"])
+    assert [budget["epsilon"] for budget in document["budgets"]] == [1.0]
+    assert document["epsilon_upper"] == Ledger(path).run_spent(row.run_id, 1e-5)[1]
+    done = run("ledger", "explain", row.run_id, "--ledger", path)
+    assert done.returncode == 0 and "ward-7, raw" in done.stdout
+    assert_one_error_line(run("ledger", "explain", "x", "--ledger", path), 2, "one run")
+    assert run("ledger", "history", "--ledger", path).returncode == 0
+
+
+def test_warning_levels_show(path: str) -> None:
+    done = run("ledger", "set-budget", "--ledger", path, "--dataset", "ward-7", "--epsilon", "2", "--delta", "1e-5", "--warning", "0.01")
+    assert done.returncode == 0, done.stderr
+    assert "warning level of 0.01" in run("ledger", "status", "--ledger", path).stdout
+
+
+def test_export_import_and_move(path: str, tmp_path: Path) -> None:
+    exported = run("ledger", "export", "--ledger", path).stdout
+    (tmp_path / "lines").write_text(exported, encoding="utf-8")
+    done = run("ledger", "import", str(tmp_path / "lines"), "--ledger", str(tmp_path / "copy.db"))
+    assert done.returncode == 0, done.stderr
+    assert Ledger(tmp_path / "copy.db").head() == Ledger(path).head()
+    (tmp_path / "lines").write_text(exported.replace("ward-7", "ward-8", 1), encoding="utf-8")
+    assert_one_error_line(run("ledger", "import", str(tmp_path / "lines"), "--ledger", str(tmp_path / "bad.db")), 1, "entry 2")
+    assert not (tmp_path / "bad.db").exists()
+    (tmp_path / "lines").write_text("{}\n", encoding="utf-8")
+    assert_one_error_line(run("ledger", "import", str(tmp_path / "lines"), "--ledger", str(tmp_path / "bad.db")), 2, "line 1")
+    done = run("ledger", "move", str(tmp_path / "moved.db"), "--ledger", path, "--by", "ada")
+    assert done.returncode == 0, done.stderr
+    assert Ledger(tmp_path / "moved.db").contains(Ledger(path).head())
+    moved = run("ledger", "set-budget", "--ledger", path, "--dataset", "d", "--epsilon", "1", "--delta", "1e-5")
+    assert_one_error_line(moved, 1, "moved to another place")
+
+
+def test_witness_and_repair(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backup = Path(path).read_bytes()
+    public = run("ledger", "witness", "--new-key", "clinic", "--key", str(tmp_path / "key")).stdout.strip()
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+    Ledger(path).set_budget(dataset="ward-9", epsilon=1, delta=1e-5)
+    note = run("ledger", "witness", "--key", str(tmp_path / "key"), "--ledger", path).stdout
+    (tmp_path / "note").write_text(note, encoding="utf-8")
+    check = ["--check", str(tmp_path / "note"), "--verifier", public, "--ledger", path]
+    assert run("ledger", "witness", *check).returncode == 0
+    Path(path).write_bytes(backup)
+    assert "put back" in run("ledger", "status", "--ledger", path).stdout
+    monkeypatch.setenv("HUSHGRAD_STATE_DIR", str(tmp_path / "another user"))
+    assert_one_error_line(run("ledger", "witness", *check), 1, "put back")
+    one = run("ledger", "repair", *check, "--first", "ada", "--second", "ada", "--reason", "disk")
+    assert_one_error_line(one, 2, "two different people")
+    assert run("ledger", "repair", *check, "--first", "ada", "--second", "bob", "--reason", "disk").returncode == 0
+    assert run("ledger", "witness", *check).returncode == 0

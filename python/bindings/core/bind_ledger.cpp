@@ -160,6 +160,17 @@ void bind_ledger(py::module_& m) {
              return list;
            })
       .def("repair", &Ledger::repair, Unlocked())
+      .def("move_to", &Ledger::move_to, Unlocked())
+      .def_static("import_entries",
+                  [](const std::string& path,
+                     const std::vector<std::tuple<std::int64_t, std::int64_t, std::string, std::string, std::string, std::string>>& rows) {
+                    std::vector<LedgerEntry> entries;
+                    for (const auto& [sequence, time, kind, payload, previous, hash] : rows) {
+                      entries.push_back({sequence, time, kind, payload, previous, hash});
+                    }
+                    return Ledger::import(path, entries);
+                  },
+                  Unlocked())
       .def("entries",
            [](Ledger& self, std::int64_t first, std::int64_t limit) {
              return rows(unlocked([&] { return self.entries(first, limit); }));

@@ -1,10 +1,12 @@
-"""`hushgrad ledger`: make a ledger, cap a dataset, and read what was spent."""
+"""`hushgrad ledger`: make a ledger, cap a dataset, read what was spent, and keep what others can hold against it."""
 
 from __future__ import annotations
 
 import json as json_text
 import os
+import sys
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,11 +14,11 @@ from typing import Annotated, Any
 import typer
 
 from hushgrad.cli.output import as_json, print_json, print_line, print_table, rounded_up
-from hushgrad.errors import LedgerError
-from hushgrad.ledger import Entry, Ledger
+from hushgrad.errors import InvalidArgument, LedgerError
+from hushgrad.ledger import Dataset, Entry, Ledger, make_note_keys
 
-DEFAULT = Path("hushgrad.ledger.db")
-LedgerPath = Annotated[Path, typer.Option("--ledger", help="The ledger file.")]
+DEFAULT = "hushgrad.ledger.db"
+LedgerPath = Annotated[str, typer.Option("--ledger", help="The ledger: a file, or postgresql://user@host/database.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON with exact numbers.")]
 
 group = typer.Typer(help="Make a ledger, cap a dataset, and read what was spent.")
@@ -30,7 +32,7 @@ def register(app: typer.Typer) -> None:
 @group.command()
 def init(ledger: LedgerPath = DEFAULT) -> None:
     """Make a new ledger, readable by its owner only."""
-    if os.path.lexists(ledger):
+    if _exists(ledger):
         raise LedgerError(f"[ledger init] Expected a path without a file, received {ledger}. Nothing was changed.")
     made = Ledger(ledger)
     print_line(f"made ledger {made.id} at {made.path}")
@@ -43,11 +45,17 @@ def set_budget(
     dataset: Annotated[str, typer.Option(help="Name of the dataset.")],
     epsilon: Annotated[float, typer.Option(help="Cap of the composed epsilon, finite and >= 0.")],
     delta: Annotated[float, typer.Option(help="Chance at which epsilon may fail, in (0, 1).")],
+    purpose: Annotated[str, typer.Option(help="Count only runs with this purpose.")] = "",
+    actor: Annotated[str, typer.Option(help="Count only runs of this person or team.")] = "",
+    warning: Annotated[float, typer.Option(help="Epsilon from which to warn; 0: none.")] = 0.0,
+    set_by: Annotated[str, typer.Option("--by", help="Who sets it.")] = "",
     ledger: LedgerPath = DEFAULT,
 ) -> None:
-    """Cap a dataset. The newest budget wins; all stay on record."""
+    """Cap a dataset, or a part of its runs. The newest budget wins; all stay on record."""
     opened = Ledger(ledger, create=False)
-    opened.set_budget(dataset=dataset, epsilon=epsilon, delta=delta)
+    opened.set_budget(
+        dataset=dataset, epsilon=epsilon, delta=delta, purpose=purpose, actor=actor, warning=warning, set_by=set_by
+    )
     _, spent = opened.spent(dataset=dataset, delta=delta)
     print_line(f"budget of {dataset!r}: epsilon {epsilon:g} at delta {delta:g}; spent so far: {rounded_up(spent)}")
 
@@ -80,10 +88,25 @@ def status(
         print_line("Nothing on record." if dataset is None else f"Nothing on record for {dataset!r}.")
         return
     print_table(("dataset", "budget", "spent", "delta", "runs", "steps", "reserved", "refused"), [_status_cells(row) for row in rows])
+    for row in rows:
+        if row["warning"]:
+            print_line(f"{row['dataset']!r} has reached its warning level of {row['warning']:g}.", style="yellow")
+    if opened.missing():
+        print_line("This ledger was put back from an older copy and takes no charge: hushgrad ledger repair.", style="red")
     if any(row["reserved"] for row in rows):
         print_line("Reserved steps are spent: their process still trains, or it died before it could say how many it took.")
     if any(row["delta"] is None for row in rows):
         print_line("Give --delta to see what a dataset without a budget has spent.")
+
+
+def _exists(ledger: str) -> bool:
+    if "://" not in ledger:
+        return os.path.lexists(ledger)
+    try:
+        Ledger(ledger, create=False)
+    except LedgerError:
+        return False
+    return True
 
 
 def _status_row(ledger: Ledger, name: str, delta: float | None) -> dict[str, Any]:
@@ -101,6 +124,7 @@ def _status_row(ledger: Ledger, name: str, delta: float | None) -> dict[str, Any
         "reserved": sum(run.reserved for run in runs),
         "runs": len(runs),
         "steps": sum(run.steps for run in runs),
+        "warning": budget.warning if budget and budget.warning and upper is not None and upper >= budget.warning else 0,
     }
 
 
@@ -179,6 +203,170 @@ def _decoded(ledger: Ledger) -> Iterator[tuple[Entry, dict[str, Any]]]:
         yield entry, json_text.loads(entry.payload)
 
 
+@group.command()
+def describe(
+    dataset: Annotated[str, typer.Option(help="Name of the dataset.")],
+    unit: Annotated[str, typer.Option(help="Unit of privacy: record, patient, ...")] = "",
+    adjacency: Annotated[str, typer.Option(help="add_or_remove_one, replace_one or zero_out.")] = "",
+    size_class: Annotated[str, typer.Option(help="A coarse public size.")] = "",
+    purpose: Annotated[list[str] | None, typer.Option(help="A purpose it may be used for; repeat. None: any.")] = None,
+    retention: Annotated[datetime | None, typer.Option(help="No use from this time on (UTC).")] = None,
+    parent: Annotated[list[str] | None, typer.Option(help="A dataset it was made from; repeat.")] = None,
+    transformation: Annotated[str, typer.Option(help="How it was made from them, with a version.")] = "",
+    actor: Annotated[str, typer.Option("--by", help="Who says so.")] = "",
+    ledger: LedgerPath = DEFAULT,
+) -> None:
+    """Say what a dataset is, what it may be used for, and what it was made from."""
+    until = None if retention is None else retention.replace(tzinfo=timezone.utc)
+    Ledger(ledger, create=False).describe_dataset(
+        Dataset(
+            dataset, unit, adjacency, size_class, tuple(purpose or ()), until, tuple(parent or ()), transformation, actor
+        )
+    )
+    print_line(f"described {dataset!r}")
+
+
+@group.command()
+def explain(
+    run: Annotated[str, typer.Argument(help="Id of the run, or how it begins.")],
+    delta: Annotated[float, typer.Option(help="Where to read epsilon.")] = 1e-6,
+    ledger: LedgerPath = DEFAULT,
+    json: Json = False,
+) -> None:
+    """Show what a run was, what it spent, and which budgets count it."""
+    opened = Ledger(ledger, create=False)
+    found = [row for row in opened.runs() if row.run_id.startswith(run)]
+    if len(found) != 1:
+        raise InvalidArgument(f"[ledger explain] Expected the id of one run, received one that fits {len(found)}.")
+    (row,) = found
+    lower, upper = opened.run_spent(row.run_id, delta)
+    family = _family(opened, row.dataset)
+    budgets = [
+        (name, budget)
+        for name in family
+        for budget in opened.budgets(name)
+        if budget.purpose in ("", row.purpose) and budget.actor in ("", row.actor)
+    ]
+    document = {
+        "actor": row.actor,
+        "budgets": [
+            {
+                "actor": budget.actor,
+                "dataset": name,
+                "delta": budget.delta,
+                "epsilon": budget.epsilon,
+                "purpose": budget.purpose,
+                "sequence": budget.sequence,
+            }
+            for name, budget in budgets
+        ],
+        "counts_for": family,
+        "dataset": row.dataset,
+        "delta": delta,
+        "epsilon_lower": as_json(lower),
+        "epsilon_upper": as_json(upper),
+        "events": json_text.loads(opened.run_history(row.run_id).to_json()),
+        "finished": None if row.finished is None else row.finished.isoformat(),
+        "plan": row.plan,
+        "purpose": row.purpose,
+        "refusals": row.refusals,
+        "reserved": row.reserved,
+        "run": row.run_id,
+        "started": row.started.isoformat(),
+        "status": row.status,
+        "steps": row.steps,
+    }
+    if json:
+        print_json(document)
+        return
+    print_line(f"run {row.run_id}: {row.status}, by {row.actor or 'nobody named'}, purpose: {row.purpose or 'none given'}")
+    print_line(f"{row.steps} steps ({row.reserved} reserved), {row.refusals} refused; epsilon {rounded_up(upper)} at {delta:g}")
+    print_line(f"counts for: {', '.join(family)}")
+    cells = [(name, f"{b.epsilon:g} at {b.delta:g}", b.purpose or "any", b.actor or "anybody") for name, b in budgets]
+    print_table(("dataset", "budget", "purpose", "actor"), cells)
+
+
+def _family(ledger: Ledger, name: str) -> list[str]:
+    found = [name]
+    for current in found:
+        info = ledger.dataset(current)
+        found += [parent for parent in (info.parents if info else ()) if parent not in found]
+    return found
+
+
+@group.command()
+def witness(
+    key: Annotated[Path | None, typer.Option(help="File with the signer's key: print the head as a signed note.")] = None,
+    check: Annotated[Path | None, typer.Option(help="A note to check against this ledger.")] = None,
+    verifier: Annotated[str, typer.Option(help="The public key of whoever signed the note.")] = "",
+    new_key: Annotated[str, typer.Option(help="Make a key of this name in the file of --key; print its public half.")] = "",
+    ledger: LedgerPath = DEFAULT,
+) -> None:
+    """Sign the head for somebody outside to keep, or check such a note. Exit code 1 when the ledger was put back."""
+    if new_key and key is not None:
+        signer, public = make_note_keys(new_key)
+        with open(os.open(key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(signer + "\n")
+        print_line(public)
+        return
+    opened = Ledger(ledger, create=False)
+    if key is not None:
+        sys.stdout.write(opened.witness(key.read_text().strip()))
+        return
+    if check is None or not verifier:
+        raise InvalidArgument("[ledger witness] Expected --key, or --check with --verifier, received neither.")
+    if not opened.expect_note(check.read_text(), verifier):
+        raise LedgerError("[ledger witness] Expected a ledger that holds what the note says, received one that does not: it was "
+                          "put back. Restore the newest copy, or have two people accept the loss: hushgrad ledger repair.")  # fmt: skip
+    print_line("ok: the ledger holds what the note says", style="green")
+
+
+@group.command()
+def repair(
+    first: Annotated[str, typer.Option(help="Who accepts the loss.")],
+    second: Annotated[str, typer.Option(help="Who else does.")],
+    reason: Annotated[str, typer.Option(help="What happened.")],
+    check: Annotated[Path | None, typer.Option(help="A note that this ledger does not fit.")] = None,
+    verifier: Annotated[str, typer.Option(help="The public key of whoever signed the note.")] = "",
+    ledger: LedgerPath = DEFAULT,
+) -> None:
+    """Take a ledger that was put back into use again, by two people. What was spent in the lost copy is unknown."""
+    opened = Ledger(ledger, create=False)
+    if check is not None:
+        opened.expect_note(check.read_text(), verifier)
+    opened.repair(first=first, second=second, reason=reason)
+    print_line("repaired. What was spent in the lost copy is not known: lower the budgets.", style="yellow")
+
+
+@group.command()
+def export(ledger: LedgerPath = DEFAULT) -> None:
+    """Print every entry as one line of JSON."""
+    for line in Ledger(ledger, create=False).export():
+        sys.stdout.write(line + "\n")
+
+
+@group.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="What hushgrad ledger export printed.")],
+    ledger: LedgerPath = DEFAULT,
+) -> None:
+    """Make a ledger of an export, to restore it. Every entry is checked first."""
+    with source.open(encoding="utf-8") as lines:
+        made = Ledger.import_lines(ledger, lines)
+    print_line(f"imported {made.head().sequence} entries of ledger {made.id}")
+
+
+@group.command()
+def move(
+    target: Annotated[str, typer.Argument(help="A place without a ledger: a file, or postgresql://user@host/database.")],
+    actor: Annotated[str, typer.Option("--by", help="Who moves it.")] = "",
+    ledger: LedgerPath = DEFAULT,
+) -> None:
+    """Move the ledger, verified; the old place takes no charge any more."""
+    moved = Ledger(ledger, create=False).move_to(target, actor=actor)
+    print_line(f"moved {moved.head().sequence} entries to {moved.path}")
+
+
 def _what(kind: str, payload: dict[str, Any], run: str | None, count: int) -> str:
     name = "" if run is None else f"run {run[:8]}"
     if kind == "genesis":
@@ -197,6 +385,8 @@ def _what(kind: str, payload: dict[str, Any], run: str | None, count: int) -> st
         return f"schema {payload['from']} to {payload['to']}"
     if kind == "finish":
         return f"{name} {payload['status']}"
+    if "event" not in payload:
+        return ", ".join(f"{key}: {value}" for key, value in payload.items() if key != "dataset" and value not in ("", [], 0))
     return f"{name}, {json_text.dumps(payload['event'])}"
 
 

@@ -254,6 +254,49 @@ TEST_P(LedgerStore, KilledProcessesLoseNoStep) {
   std::printf("20 kills, %lld steps taken, %lld more spent\n", static_cast<long long>(taken), static_cast<long long>(over));
 }
 
+TEST_P(LedgerStore, MovesWithEveryEntryAndTheOldPlaceTakesNoCharge) {
+  const auto old = Ledger::open(folder_ / "old.db");
+  const std::string run = begin(*old);
+  for (int i = 0; i < 4; ++i) old->charge_step(run, kStep);
+  const auto moved = old->move_to(path_, "ada");
+  EXPECT_EQ(moved->id(), old->id());
+  EXPECT_EQ(moved->dataset_history("mimic"), old->dataset_history("mimic"));
+  EXPECT_TRUE(moved->contains(old->head()));
+  EXPECT_THROW(old->charge(run, kStep), LedgerError);
+  EXPECT_THROW(Ledger::open(folder_ / "old.db")->charge(run, kStep), LedgerError);
+  moved->charge(run, kStep);
+  EXPECT_EQ(Ledger::open(path_)->run(run).steps, 5);
+  EXPECT_TRUE(moved->verify().ok) << moved->verify().reason;
+  // And back again.
+  const auto back = moved->move_to(folder_ / "back.db", "ada");
+  EXPECT_THROW(moved->charge(run, kStep), LedgerError);
+  back->charge(run, kStep);
+  EXPECT_EQ(back->run(run).steps, 6);
+}
+
+TEST_P(LedgerStore, ABadExportIsNotImported) {
+  const auto old = Ledger::open(folder_ / "old.db");
+  const std::string run = begin(*old);
+  for (int i = 0; i < 4; ++i) old->charge(run, kStep);
+  const auto entries = old->entries();
+  for (std::size_t i = 0; i < entries.size(); ++i) {
+    auto changed = entries;
+    changed[i].payload += " ";
+    EXPECT_THROW(Ledger::import(path_, changed), LedgerError) << i;
+    changed = entries;
+    changed.erase(changed.begin() + static_cast<std::ptrdiff_t>(i));
+    if (i + 1 < entries.size()) {
+      EXPECT_THROW(Ledger::import(path_, changed), LedgerError) << i;
+    }
+  }
+  EXPECT_THROW(Ledger::open(path_, false), LedgerError);
+  // Half of it, then all of it: as after a crash.
+  Ledger::import(path_, {entries.begin(), entries.begin() + 3});
+  EXPECT_EQ(Ledger::import(path_, entries)->head().hash, old->head().hash);
+  const auto another = Ledger::open(folder_ / "another.db");
+  EXPECT_THROW(Ledger::import(path_, another->entries()), LedgerError);
+}
+
 INSTANTIATE_TEST_SUITE_P(Engines, LedgerStore, testing::Values(Engine::sqlite, Engine::postgres),
                          [](const auto& info) { return info.param == Engine::sqlite ? "Sqlite" : "Postgres"; });
 
