@@ -237,7 +237,7 @@ TEST_F(Blocks, AKillLosesNoStepAndSpendsAtMostOneBlockMore) {
 
 // A ledger of the first version, as the release before wrote it.
 std::string version_1_ledger(const std::string& path) {
-  const std::string run(32, 'a');
+  const std::string run = ledger::random_id();
   Ledger::open(path);
   ledger::Database database(path);
   std::string triggers[3];
