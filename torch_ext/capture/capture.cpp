@@ -12,6 +12,7 @@
 #include "torch_ext/capture/prober.h"
 #include "torch_ext/capture/promotion.h"
 #include "torch_ext/rules/rule.h"
+#include "torch_ext/rules/tied.h"
 
 namespace hushgrad {
 namespace {
@@ -48,6 +49,21 @@ bool same_path(const Use& x, const Use& y) {
     if (x.path[i].node->name() != y.path[i].node->name()) return false;
   }
   return preserves_every_value(x) && preserves_every_value(y);
+}
+
+/// A table tied to output layers, or null with the uses as they were.
+std::unique_ptr<Contribution> tied_table(std::vector<ParameterGradient>& uses) {
+  std::vector<TiedUse> candidates;
+  for (ParameterGradient& use : uses) {
+    const bool transposed = use.use.path.size() == 1 && use.use.path[0].node->name() == "TBackward0";
+    if (!transposed && !use.use.path.empty()) break;
+    candidates.push_back({std::move(use.contribution), transposed});
+  }
+  if (candidates.size() == uses.size()) {
+    if (auto tied = tie(candidates)) return tied;
+  }
+  for (std::size_t i = 0; i < candidates.size(); ++i) uses[i].contribution = std::move(candidates[i].contribution);
+  return nullptr;
 }
 
 ClippingPass new_pass(const CaptureOptions& options) {
@@ -548,6 +564,11 @@ std::unique_ptr<Contribution> GraphCapture::Impl::combined(std::vector<Parameter
     for (ParameterGradient& use : uses) parts.push_back(std::move(use.contribution));
     if (auto merged = parts[0]->merge(parts)) return merged;
     for (std::size_t i = 0; i < uses.size(); ++i) uses[i].contribution = std::move(parts[i]);
+  }
+  if (auto tied = tied_table(uses)) {
+    uses.resize(1);
+    uses[0].use.path.clear();
+    return tied;
   }
   at::Tensor total;
   for (ParameterGradient& use : uses) {

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "dpcore/error.h"
+#include "torch_ext/rules/embedding.h"
 #include "torch_ext/rules/rule.h"
 
 namespace hushgrad {
@@ -40,6 +41,19 @@ class EmbeddingContribution final : public Contribution {
         .index_add_(0, shifted.reshape(-1), backprops_.reshape({-1, width}))
         .view({batch, rows_, width});
   }
+
+  std::unique_ptr<Contribution> merge(std::vector<std::unique_ptr<Contribution>>& alike) override {
+    std::vector<at::Tensor> ids, backprops;
+    for (auto& other : alike) {
+      auto* embedding = dynamic_cast<EmbeddingContribution*>(other.get());
+      if (!embedding) return nullptr;
+      ids.push_back(embedding->ids_);
+      backprops.push_back(embedding->backprops_);
+    }
+    return std::make_unique<EmbeddingContribution>(at::cat(ids, 1), at::cat(backprops, 1), rows_);
+  }
+
+  EmbeddingParts parts() const { return {ids_, backprops_}; }
 
  private:
   at::Tensor sorted_norms() const {
@@ -77,6 +91,12 @@ class EmbeddingContribution final : public Contribution {
 };
 
 }  // namespace
+
+std::optional<EmbeddingParts> embedding_parts(const Contribution& contribution) {
+  const auto* embedding = dynamic_cast<const EmbeddingContribution*>(&contribution);
+  if (!embedding) return std::nullopt;
+  return embedding->parts();
+}
 
 bool embedding_rule(const SiteView& view, Contributions& out) {
   auto* node = dynamic_cast<EmbeddingBackward0*>(&view.node());

@@ -51,6 +51,11 @@ class LinearContribution final : public Contribution {
     return oriented(kept_);
   }
 
+  std::optional<LinearParts> parts() const {
+    if (kept_.defined()) return std::nullopt;
+    return LinearParts{by_sample(activations_, rows_, batch_), by_sample(backprops_, rows_, batch_), boundary_is_in_out_};
+  }
+
   std::unique_ptr<Contribution> merge(std::vector<std::unique_ptr<Contribution>>& alike) override {
     std::vector<at::Tensor> as, gs;
     for (auto& other : alike) {
@@ -140,6 +145,11 @@ bool mm(const SiteView& view, MmBackward0& node, Contributions& out) {
 std::unique_ptr<Contribution> linear_contribution(at::Tensor activations, at::Tensor backprops, RowMap rows, std::int64_t batch,
                                                   bool boundary_is_in_out) {
   return std::make_unique<LinearContribution>(std::move(activations), std::move(backprops), rows, batch, boundary_is_in_out);
+}
+
+std::optional<LinearParts> linear_parts(const Contribution& contribution) {
+  const auto* linear = dynamic_cast<const LinearContribution*>(&contribution);
+  return linear ? linear->parts() : std::nullopt;
 }
 
 bool linear_rule(const SiteView& view, Contributions& out) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "torch_ext/capture/contribution.h"
 #include "torch_ext/capture/rows.h"
@@ -12,5 +13,14 @@ namespace hushgrad {
 /// boundary_is_in_out: the boundary is [d, p], as the transposed weight of addmm; else [p, d].
 std::unique_ptr<Contribution> linear_contribution(at::Tensor activations, at::Tensor backprops, RowMap rows, std::int64_t batch,
                                                   bool boundary_is_in_out);
+
+/// What a linear contribution is made of: activations [B, T, d] and backprops [B, T, p].
+struct LinearParts {
+  at::Tensor activations, backprops;
+  bool boundary_is_in_out;
+};
+
+/// Nothing if the contribution is another one, or already instantiated.
+std::optional<LinearParts> linear_parts(const Contribution& contribution);
 
 }  // namespace hushgrad
