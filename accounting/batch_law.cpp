@@ -1,6 +1,7 @@
 #include "accounting/batch_law.h"
 
 #include <array>
+#include <cmath>
 #include <string>
 #include <utility>
 
@@ -16,6 +17,8 @@ constexpr std::array<std::pair<Sampling, std::string_view>, 3> kNames{{
     {Sampling::shuffled, "shuffled"},
     {Sampling::sequential, "sequential"},
 }};
+
+constexpr double kRootOfFive = 2.23606797749979;  // rounded up
 
 }  // namespace
 
@@ -49,16 +52,13 @@ std::unique_ptr<Sampler> BatchLaw::make_sampler() const {
 
 std::int64_t BatchLaw::steps_per_epoch() const { return divide_up(population, batch_size); }
 
-bool BatchLaw::charged_once_an_epoch() const { return sampling != Sampling::poisson; }
-
-Adjacency BatchLaw::adjacency() const {
-  return sampling == Sampling::poisson ? Adjacency::add_or_remove_one : Adjacency::replace_one;
-}
+bool BatchLaw::charged_once_an_epoch() const { return sampling == Sampling::shuffled; }
 
 Event BatchLaw::event(double noise_multiplier) const {
   if (noise_multiplier == 0) return Event::non_private();
   if (sampling == Sampling::poisson) return Event::poisson_sampled(rate().charged(), Event::gaussian(noise_multiplier));
-  return Event::gaussian(noise_multiplier / 2);
+  if (sampling == Sampling::sequential) return Event::gaussian(noise_multiplier / 2);
+  return Event::gaussian(std::nextafter(noise_multiplier / kRootOfFive, 0.0));
 }
 
 }  // namespace hushgrad

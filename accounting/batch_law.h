@@ -7,7 +7,6 @@
 #include <string_view>
 
 #include "accounting/event.h"
-#include "dpcore/clipping/clipped_sum.h"
 #include "dpcore/sampling/sampler.h"
 #include "dpcore/sampling/sampling_rate.h"
 
@@ -16,7 +15,7 @@ namespace hushgrad {
 enum class Sampling {
   poisson,     ///< every record independently with probability batch_size / population: amplified
   shuffled,    ///< epochs in a random order, every record once: no amplification, charged once an epoch
-  sequential,  ///< the same in the order of the data set
+  sequential,  ///< epochs in the order of the data set: charged every step
 };
 
 /// The name in plans and messages: "poisson", ...
@@ -26,13 +25,16 @@ Sampling sampling_from(std::string_view name);
 
 /// population and batch_size are public. Immutable once in use.
 ///
-///   | law                  | adjacency         | charged                                    | event for noise multiplier z     |
-///   | -------------------- | ----------------- | ------------------------------------------ | -------------------------------- |
-///   | poisson              | add or remove one | every step                                 | Poisson(q, Gaussian(z))          |
-///   | shuffled, sequential | replace one       | every epoch, before its first step         | Gaussian(z / 2)                  |
+///   | law        | charged                          | event for noise multiplier z |
+///   | ---------- | -------------------------------- | ---------------------------- |
+///   | poisson    | every step                       | Poisson(q, Gaussian(z))      |
+///   | shuffled   | every epoch, before its 1st step | Gaussian(z / sqrt(5))        |
+///   | sequential | every step                       | Gaussian(z / 2)              |
 ///
-/// An epoch in which every record is in one batch moves one batch when a record is replaced, by at most twice the clipping
-/// bound: all its steps together cost what one step on all the data costs (parallel composition; McSherry 2009).
+/// All hold for a record added or removed; the last two for a record replaced, too. C is the clipping bound.
+/// shuffled: with one record more, that record takes another's place in one batch, which moves by 2 C, and the other joins the
+/// last batch, which moves by C: sqrt(5) C over the whole epoch (parallel composition; McSherry 2009).
+/// sequential: a record more at the front moves the first record of every batch into another: 2 C in every step.
 struct BatchLaw {
   Sampling sampling = Sampling::poisson;
   std::int64_t population = 0;  // records
@@ -45,7 +47,6 @@ struct BatchLaw {
   /// population / batch_size, rounded up.
   std::int64_t steps_per_epoch() const;
   bool charged_once_an_epoch() const;
-  Adjacency adjacency() const;
   /// Of one step, or of one epoch. noise_multiplier 0 is charged as no protection at all.
   Event event(double noise_multiplier) const;
 };

@@ -70,7 +70,7 @@ std::string TrainingPlan::to_json() const {
       {"loss_reduction", loss_reduction == LossReduction::mean ? "mean" : "sum"},
       {"clipping", name_of(clipping)},
       {"loss", unchecked_loss ? "unchecked" : "checked"},
-      {"adjacency", batches.adjacency() == Adjacency::replace_one ? "replace_one" : "add_or_remove_one"},
+      {"adjacency", "add_or_remove_one"},
       {"sensitivity", sensitivity == Sensitivity::certified ? "certified" : "empirical"},
       {"noise", sensitivity == Sensitivity::certified || noise_sampler == NoiseSampler::exact ? "exact_lattice_gaussian" : "lattice_gaussian"},
       {"random", insecure_seed ? "insecure-seed" : "aes-256-ctr-drbg"},
@@ -112,7 +112,7 @@ PrivateTraining::PrivateTraining(TrainingPlan plan, std::vector<at::Tensor> para
   if (parameters_.empty()) throw InvalidArgument("[make_private] Expected at least one trainable parameter, received none.");
   if (plan_.clipping == Clipping::adaptive) adaptive_.emplace(plan_.adaptive, plan_.max_grad_norm);
   sampler_ = plan_.batches.make_sampler();
-  if (plan_.batches.charged_once_an_epoch()) epochs_ = &dynamic_cast<EpochSampler&>(*sampler_);
+  epochs_ = dynamic_cast<EpochSampler*>(sampler_.get());
   if (plan_.insecure_seed) insecure_ = std::make_unique<InsecureSeed>(*plan_.insecure_seed);
   if (plan_.sensitivity == Sensitivity::certified) certified_ = std::make_unique<CertifiedPass>(plan_.max_grad_norm, sizes_of(parameters_));
   run_id_ = ledger_->begin_run({plan_.dataset, plan_.purpose, plan_.actor, plan_.to_json()});
@@ -157,7 +157,7 @@ void PrivateTraining::discard(bool all) {
 
 // Durable before any noise exists.
 void PrivateTraining::charge() {
-  if (!epochs_) {
+  if (!plan_.batches.charged_once_an_epoch()) {
     ledger_->charge_step(run_id_, event_);
     ++charges_;
     return;

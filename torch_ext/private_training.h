@@ -77,7 +77,7 @@ class PrivateTraining {
                   std::vector<at::Tensor> ignored, std::shared_ptr<Ledger> ledger);
 
   struct Draw {
-    std::int64_t epoch;  // 0 where steps are charged one by one
+    std::int64_t epoch;  // 0 where there are none
     Batch records;       // may be empty
   };
   /// The next batch of the plan's law.
@@ -139,7 +139,7 @@ class PrivateTraining {
   std::shared_ptr<Ledger> ledger_;
   std::string run_id_;
   std::unique_ptr<Sampler> sampler_;
-  EpochSampler* epochs_ = nullptr;  // sampler_, where epochs are charged
+  EpochSampler* epochs_ = nullptr;  // sampler_, where it goes by epochs
   std::unordered_map<std::int64_t, EpochCharge> charged_;
   std::int64_t epoch_ = 0;          // of the current batch
   std::optional<AdaptiveClipping> adaptive_;

@@ -34,7 +34,7 @@ from hushgrad.loader import (
     tensors_in,
 )
 
-__all__ = ["PrivacyEngine", "PrivateSession", "session_of"]
+__all__ = ["PrivacyEngine", "PrivateSession", "session_of", "unsampled_distance"]
 
 _Module = TypeVar("_Module", bound=nn.Module)
 _Optimizer = TypeVar("_Optimizer", bound=Optimizer)
@@ -311,8 +311,8 @@ class PrivacyEngine:
             max_grad_norm: l2 norm to which a sample's gradient over all parameters is clipped, > 0. With "per_layer" it is shared
                 evenly among the layers (modules that own parameters), or a sequence with a bound for each parameter in
                 the optimizer's order, whose root of squares is the sensitivity. With "adaptive" it is where the bound starts.
-            poisson_sampling: False goes through the data set once an epoch, shuffled if the loader shuffles, and charges each
-                epoch without amplification, for a record replaced by another. A warning says how much more that costs.
+            poisson_sampling: False goes through the data set once an epoch and charges without amplification: each epoch once
+                if the loader shuffles, every step if it keeps the order. A warning says how much more that costs.
             clipping: "flat": min(1, C / norm) of the whole gradient. "per_layer": each layer for itself, inside the backward
                 pass, with the memory of ordinary training. "automatic": C / (norm + 0.01), no bound to tune (Bu et al.
                 2022). "adaptive": C follows a quantile of the norms (Andrew et al. 2021); the count it needs is released
@@ -381,14 +381,16 @@ class PrivacyEngine:
         if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
             raise InvalidArgument(f"[make_private_with_epsilon] Expected epochs to be an integer >= 1, received {epochs!r}.")
         size, batch_size = describe_loader(data_loader)
+        steps = epochs * steps_per_epoch(size, batch_size)
+        once = not poisson_sampling and not is_sequential(data_loader)  # charged once an epoch
         noise_multiplier = accounting.calibrate_noise(
             target_epsilon=target_epsilon,
             target_delta=target_delta,
             sampling_rate=batch_size / size if poisson_sampling else 1.0,
-            steps=epochs * steps_per_epoch(size, batch_size) if poisson_sampling else epochs,
+            steps=epochs if once else steps,
         )
         if not poisson_sampling:
-            noise_multiplier *= 2  # an epoch in which every record comes once is charged as one Gaussian of half the multiplier
+            noise_multiplier *= unsampled_distance(data_loader)
         return self._make_private(
             module, optimizer, data_loader, noise_multiplier,
             _ClippingChoice(
@@ -586,16 +588,25 @@ class PrivacyEngine:
         return {"delta": delta, "epsilon": upper if upper != float("inf") else "infinity", "durable": self.durable}
 
 
+def unsampled_distance(loader: DataLoader[Any]) -> float:
+    """How many clipping bounds a record moves what is charged at once without sampling: an epoch in random order by the root
+    of five, a step of a fixed order by two (accounting/batch_law.h). Rounded up."""
+    return 2.0 if is_sequential(loader) else math.sqrt(5) * (1 + 1e-15)
+
+
 def _warn_of_cost(plan: _torch.TrainingPlan, sampling_rate: float, noise_multiplier: float, epochs: int, delta: float) -> None:
     """Says what epochs without amplification cost, beside Poisson batches with the same noise."""
-    epoch = accounting.event_from_json(plan.charged_event())
+    steps = epochs * plan.steps_per_epoch
     step = accounting.PoissonSampledDpEvent(sampling_rate, accounting.GaussianDpEvent(noise_multiplier))
-    own = accounting.epsilon(accounting.SelfComposedDpEvent(epoch, epochs), delta)[1]
-    poisson = accounting.epsilon(accounting.SelfComposedDpEvent(step, epochs * plan.steps_per_epoch), delta)[1]
+    charged = accounting.SelfComposedDpEvent(
+        accounting.event_from_json(plan.charged_event()), epochs if plan.charged_once_an_epoch else steps
+    )
+    own = accounting.epsilon(charged, delta)[1]
+    poisson = accounting.epsilon(accounting.SelfComposedDpEvent(step, steps), delta)[1]
+    advice = "Leave poisson_sampling=True." if plan.charged_once_an_epoch else "Leave poisson_sampling=True, or at least use shuffle=True."
     warnings.warn(
-        f"[make_private] poisson_sampling=False: {epochs} epochs cost epsilon {own:.3g} at delta {delta:.2g} (a record replaced by another), where "
-        f"Poisson batches with the same noise would cost {poisson:.3g} (a record added or removed). Leave poisson_sampling=True unless the "
-        "order matters.",
+        f"[make_private] poisson_sampling=False: {epochs} epochs cost epsilon {own:.3g} at delta {delta:.2g}, where Poisson batches with the same "
+        f"noise would cost {poisson:.3g}. {advice}",
         stacklevel=4,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import pickle
 import subprocess
 import sys
@@ -24,6 +25,11 @@ from hushgrad.ledger import Ledger
 from hushgrad.loader import Announced
 
 RECORDS, BATCH, DELTA = 30, 8, 1e-5
+
+
+def epoch_event(noise_multiplier: float) -> GaussianDpEvent:
+    """One record more moves a shuffled epoch by the root of five clipping bounds (accounting/batch_law.h)."""
+    return GaussianDpEvent(math.nextafter(noise_multiplier / math.sqrt(5), 0.0))
 
 
 class Training:
@@ -67,11 +73,31 @@ def test_an_epoch_holds_every_record_once_and_is_charged_once(shuffle: bool, tmp
     training.engine.finish()
     ledger = Ledger(tmp_path / "l.db")
     assert training.engine.steps == 12
-    # Half the multiplier: a replaced record moves its batch's sum by twice the clipping bound.
-    assert [step.event for step in ledger.steps()] == [GaussianDpEvent(1.0)] * 3
-    assert training.engine.get_epsilon(DELTA) == epsilon(SelfComposedDpEvent(GaussianDpEvent(1.0), 3), DELTA)[1]
+    # In a fixed order a record more moves the first record of every batch into another: every step is charged.
+    charged = [epoch_event(2.0)] * 3 if shuffle else [GaussianDpEvent(1.0)] * 12
+    assert [step.event for step in ledger.steps()] == charged
+    assert training.engine.get_epsilon(DELTA) == epsilon(SelfComposedDpEvent(charged[0], len(charged)), DELTA)[1]
     (run,) = ledger.runs()
-    assert (run.plan["sampling"], run.plan["adjacency"]) == ("shuffled" if shuffle else "sequential", "replace_one")
+    assert run.plan["sampling"] == ("shuffled" if shuffle else "sequential")
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_a_target_holds_without_sampling(shuffle: bool) -> None:
+    engine, module = PrivacyEngine(ledger=":memory:"), nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(module.parameters(), 0.1)
+    loader = DataLoader(TensorDataset(torch.arange(RECORDS)), batch_size=BATCH, shuffle=shuffle)
+    with pytest.warns(UserWarning, match="poisson_sampling=False"):
+        engine.make_private_with_epsilon(
+            module=module, optimizer=optimizer, data_loader=loader, target_epsilon=2.0, target_delta=DELTA, epochs=2, max_grad_norm=1.0,
+            poisson_sampling=False,
+        )  # fmt: skip
+    for _ in range(2):
+        for (x,) in loader:
+            optimizer.zero_grad()
+            module(x.float().unsqueeze(1)).square().mean().backward()
+            optimizer.step()
+    engine.finish()
+    assert 1.9 < engine.get_epsilon(DELTA) <= 2.0
 
 
 def test_an_epoch_that_is_left_early_is_charged_in_full_and_the_next_again() -> None:
@@ -81,7 +107,7 @@ def test_an_epoch_that_is_left_early_is_charged_in_full_and_the_next_again() -> 
             training.step(x)
             break
     assert training.engine.steps == 2
-    assert training.engine.get_epsilon(DELTA) == epsilon(SelfComposedDpEvent(GaussianDpEvent(1.0), 2), DELTA)[1]
+    assert training.engine.get_epsilon(DELTA) == epsilon(SelfComposedDpEvent(epoch_event(2.0), 2), DELTA)[1]
 
 
 def test_iterations_inside_of_each_other_are_charged_for_every_epoch_they_begin(tmp_path: Path) -> None:
@@ -114,7 +140,7 @@ def test_another_noise_multiplier_within_an_epoch_is_charged_as_a_further_epoch(
     for place, _ in enumerate(training.epoch()):
         if place == 1:
             training.engine.noise_multiplier = 1.0
-    assert [s.event for s in Ledger(tmp_path / "l.db").steps()] == [GaussianDpEvent(1.0), GaussianDpEvent(0.5)]
+    assert [s.event for s in Ledger(tmp_path / "l.db").steps()] == [epoch_event(2.0), epoch_event(1.0)]
 
 
 @pytest.mark.parametrize("poisson", [True, False])
@@ -139,10 +165,10 @@ def test_not_sampling_says_what_it_costs() -> None:
             module=module, optimizer=optimizer, data_loader=loader, noise_multiplier=2.0, max_grad_norm=1.0, poisson_sampling=False
         )
     step = PoissonSampledDpEvent(BATCH / RECORDS, GaussianDpEvent(2.0))
-    own = epsilon(SelfComposedDpEvent(GaussianDpEvent(1.0), 10), 1 / 300)[1]
+    own = epsilon(SelfComposedDpEvent(epoch_event(2.0), 10), 1 / 300)[1]
     poisson = epsilon(SelfComposedDpEvent(step, 40), 1 / 300)[1]
     assert f"10 epochs cost epsilon {own:.3g} " in str(caught[0].message)
-    assert f"would cost {poisson:.3g} " in str(caught[0].message) and own > 1.5 * poisson
+    assert f"would cost {poisson:.3g}. " in str(caught[0].message) and own > 1.5 * poisson
 
 
 # Randomness.

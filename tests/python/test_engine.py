@@ -633,8 +633,8 @@ def test_a_target_is_for_a_new_engine(first: str) -> None:
 def test_own_batches_cost_more_than_poisson() -> None:
     poisson, own = Training(), Training(poisson_sampling=False)
     assert poisson.epoch() == own.epoch() == 4
-    # A record is in one batch of the epoch, and swapping it for another moves that sum by two clip norms.
-    expected = epsilon(GaussianDpEvent(0.5), DELTA)[1]
+    # One record more takes another's place in one batch, and the other joins the last: root of five clip norms an epoch.
+    expected = epsilon(GaussianDpEvent(math.nextafter(1 / math.sqrt(5), 0.0)), DELTA)[1]
     assert own.engine.get_epsilon(DELTA) == expected > poisson.engine.get_epsilon(DELTA)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 import weakref
@@ -26,10 +27,10 @@ from hushgrad.compat.opacus.optimizers.optimizer import adopt_optimizer
 from hushgrad.compat.opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
 from hushgrad.compat.opacus.utils.uniform_sampler import UniformWithReplacementSampler
 from hushgrad.compat.opacus.validators.module_validator import ModuleValidator
-from hushgrad.engine import session_of
+from hushgrad.engine import session_of, unsampled_distance
 from hushgrad.errors import InvalidArgument, Unsupported
 from hushgrad.insecure_seed import InsecureSeed
-from hushgrad.loader import describe_loader, steps_per_epoch
+from hushgrad.loader import describe_loader, is_sequential, steps_per_epoch
 
 __all__ = ["PrivacyEngine"]
 
@@ -137,6 +138,7 @@ class PrivacyEngine:
         size, batch_size = describe_loader(data_loader)
         if _is_private(optimizer):
             session_of(optimizer).close()
+        distance = unsampled_distance(data_loader)
         self.native.make_private(
             module=module,
             optimizer=optimizer,
@@ -156,7 +158,7 @@ class PrivacyEngine:
             expected_batch_size=batch_size,
             loss_reduction=loss_reduction,
             max_grad_norm=max_grad_norm,
-            on_step=self._counter(optimizer, rate),
+            on_step=self._counter(optimizer, rate, distance),
         )
         if rate is not None:
             adopt_loader(data_loader, rate, rand_on_empty, batch_first)
@@ -198,16 +200,17 @@ class PrivacyEngine:
         poisson_sampling = _draws_poisson(data_loader) or poisson_sampling
         _ignore_drop_last(data_loader, poisson_sampling)
         size, batch_size = describe_loader(data_loader)
+        once = not poisson_sampling and not is_sequential(data_loader)  # charged once an epoch
         noise_multiplier = get_noise_multiplier(
             target_epsilon=target_epsilon,
             target_delta=target_delta,
             sample_rate=batch_size / size if poisson_sampling else 1.0,
-            steps=epochs * steps_per_epoch(size, batch_size) if poisson_sampling else epochs,
+            steps=epochs * (1 if once else steps_per_epoch(size, batch_size)),
             accountant=self.accountant.mechanism(),
             **calibration,
         )
         if not poisson_sampling:
-            noise_multiplier *= 2  # an epoch in which every record comes once is charged as one Gaussian of half the multiplier
+            noise_multiplier *= unsampled_distance(data_loader)
         return self.make_private(
             module=module,
             optimizer=optimizer,
@@ -331,7 +334,7 @@ class PrivacyEngine:
                 stacklevel=3,
             )
 
-    def _counter(self, optimizer: Optimizer, sample_rate: float | None) -> Callable[[float], None]:
+    def _counter(self, optimizer: Optimizer, sample_rate: float | None, distance: float) -> Callable[[float], None]:
         session = weakref.ref(session_of(optimizer))
         seen = 0
 
@@ -341,13 +344,14 @@ class PrivacyEngine:
             if training is None or training.training.charges == seen:
                 return  # an epoch without sampling is charged once, with its first step
             seen = training.training.charges
-            self._count(noise_multiplier, sample_rate)
+            self._count(noise_multiplier, sample_rate, distance)
 
         return on_step
 
-    def _count(self, noise_multiplier: float, sample_rate: float | None) -> None:
-        # Without amplification and for a replaced record: a Gaussian of half the multiplier, as the ledger is charged.
-        step = (noise_multiplier, sample_rate) if sample_rate is not None else (noise_multiplier / 2, 1.0)
+    def _count(self, noise_multiplier: float, sample_rate: float | None, distance: float) -> None:
+        # Without amplification a Gaussian of a smaller multiplier, as the ledger is charged (accounting/batch_law.h).
+        own = noise_multiplier / 2 if distance == 2 else math.nextafter(noise_multiplier / math.sqrt(5), 0.0)
+        step = (noise_multiplier, sample_rate) if sample_rate is not None else (own, 1.0)
         self._charged[step] += 1
         self.accountant.step(noise_multiplier=step[0], sample_rate=step[1])
 
