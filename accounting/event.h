@@ -67,7 +67,8 @@ class Event {
   /// `inner` on a batch that holds every sample independently with sampling_probability in [0, 1].
   static Event poisson_sampled(double sampling_probability, Event inner);
   /// Gaussian noise on a Poisson batch of dataset_size >= 1 records that is cut to a random subset of
-  /// truncated_batch_size >= 0 records where it is larger.
+  /// truncated_batch_size >= 0 records where it is larger. dataset_size counts the record in question: under
+  /// add-or-remove-one it is that of the larger neighbour.
   static Event truncated_subsampled_gaussian(std::int64_t dataset_size, double sampling_probability,
                                              std::int64_t truncated_batch_size, double noise_multiplier);
   /// `inner` on a uniformly random subset of sample_size out of source_dataset_size records, 0 <= sample_size <=

@@ -43,20 +43,20 @@ std::vector<std::string_view> accountant_names() {
   return names;
 }
 
-Interval epsilon(const Event& event, double delta, std::string_view accountant_name) {
+Interval epsilon(const Event& event, double delta, std::string_view accountant_name, Adjacency adjacency) {
   if (!(delta > 0 && delta < 1)) {
     throw InvalidArgument(message("[epsilon] Expected 0 < delta < 1, received ", delta,
                                   ". Choose delta well below 1 / data set size."));
   }
-  return accountant(accountant_name).epsilon(event, delta);
+  return accountant(accountant_name).epsilon(event, delta, adjacency);
 }
 
-Interval delta(const Event& event, double epsilon, std::string_view accountant_name) {
+Interval delta(const Event& event, double epsilon, std::string_view accountant_name, Adjacency adjacency) {
   if (!(epsilon >= 0)) {
     throw InvalidArgument(message("[delta] Expected epsilon >= 0, received ", epsilon,
                                   ". Give a number or infinity."));
   }
-  return accountant(accountant_name).delta(event, epsilon);
+  return accountant(accountant_name).delta(event, epsilon, adjacency);
 }
 
 }  // namespace hushgrad

@@ -30,15 +30,56 @@ constexpr double kSmallestNoise = 0.02;
 // Coefficients below e^-kNegligible are left out and bounded.
 constexpr double kNegligible = 80;
 
-std::vector<SampledGaussian> steps_of(const Spending& spending) {
-  std::vector<SampledGaussian> steps = spending.sampled;
-  if (spending.mu_squared > 0) steps.push_back({1, 1 / std::sqrt(spending.mu_squared), 1});
+// One kind of step of a composition: a sampled Gaussian, or any other pair.
+struct Step {
+  double q, s, count;
+  LossPairPointer pair;
+
+  LossOutline outline(Direction direction, double reach) const {
+    if (pair) return pair_outline(*pair, direction, -reach * reach / 2);
+    const SampledLoss loss(q, s);
+    const double low = -reach * s, high = 1 + reach * s;
+    const int n = static_cast<int>(std::clamp(4 * (high - low) / s, 100.0, 4000.0));
+    LossOutline outline;
+    for (int i = 0; i <= n; ++i) {
+      const double x = low + (high - low) * i / n, l = loss(x);
+      const double log_p = -x * x / (2 * s * s) - kLogSqrt2Pi + std::log((high - low) / n / s);
+      outline.losses.push_back(direction == Direction::remove ? l : -l);
+      outline.log_p.push_back(direction == Direction::remove ? log_p + l : log_p);
+    }
+    return outline;
+  }
+
+  // Where the losses end and most of them may sit; infinite for a plain Gaussian.
+  double end(Direction direction) const {
+    const double end = pair ? pair->centre() : SampledLoss(q, s).lowest();
+    return direction == Direction::remove ? end : -end;
+  }
+
+  LossRange range(Direction direction, double reach) const {
+    const SampledLoss loss(q, s);
+    const LossRange range = pair ? pair->range(-reach * reach / 2) : LossRange{loss(-reach * s), loss(1 + reach * s)};
+    return direction == Direction::remove ? range : LossRange{-range.high, -range.low};
+  }
+
+  GridLoss grid(Direction direction, Bound bound, const GridOptions& options) const {
+    return pair ? pair_grid(*pair, direction, bound, options) : grid_loss(q, s, direction, bound, options);
+  }
+};
+
+std::vector<Step> steps_of(const Spending& spending) {
+  std::vector<Step> steps;
+  for (const SampledGaussian& step : spending.sampled) {
+    steps.push_back({step.sampling_probability, step.noise_multiplier, step.count, nullptr});
+  }
+  for (const PairSteps& step : spending.pairs) steps.push_back({1, 1, step.count, step.pair});
+  if (spending.mu_squared > 0) steps.push_back({1, 1 / std::sqrt(spending.mu_squared), 1, nullptr});
   return steps;
 }
 
-double total_count(const std::vector<SampledGaussian>& steps) {
+double total_count(const std::vector<Step>& steps) {
   double total = 0;
-  for (const SampledGaussian& step : steps) total += step.count;
+  for (const Step& step : steps) total += step.count;
   return total;
 }
 
@@ -50,20 +91,10 @@ class Cumulant {
     double k, mean, variance;
   };
 
-  Cumulant(const std::vector<SampledGaussian>& steps, Direction direction, double reach) {
-    for (const SampledGaussian& step : steps) {
-      const double s = step.noise_multiplier;
-      const SampledLoss loss(step.sampling_probability, s);
-      const double low = -reach * s, high = 1 + reach * s;
-      const int n = static_cast<int>(std::clamp(4 * (high - low) / s, 100.0, 4000.0));
-      Part part{step.count, direction == Direction::remove ? loss.lowest() : -loss.lowest(), {}, {}};
-      for (int i = 0; i <= n; ++i) {
-        const double x = low + (high - low) * i / n, l = loss(x);
-        const double log_p = -x * x / (2 * s * s) - kLogSqrt2Pi + std::log((high - low) / n / s);
-        part.losses.push_back(direction == Direction::remove ? l : -l);
-        part.log_p.push_back(direction == Direction::remove ? log_p + l : log_p);
-      }
-      parts_.push_back(std::move(part));
+  Cumulant(const std::vector<Step>& steps, Direction direction, double reach) {
+    for (const Step& step : steps) {
+      LossOutline outline = step.outline(direction, reach);
+      parts_.push_back({step.count, step.end(direction), std::move(outline.losses), std::move(outline.log_p)});
     }
   }
 
@@ -208,7 +239,7 @@ void choose_tilt(Window& window, const Cumulant& cumulant, double tilt, std::opt
   window = best;
 }
 
-std::optional<Window> make_window(const std::vector<SampledGaussian>& steps, const Cumulant& cumulant,
+std::optional<Window> make_window(const std::vector<Step>& steps, const Cumulant& cumulant,
                                   Direction direction, double tilt, double epsilon, double reach,
                                   std::optional<double> log_delta) {
   Window window;
@@ -216,11 +247,11 @@ std::optional<Window> make_window(const std::vector<SampledGaussian>& steps, con
   window.reach = reach;
   // A grid of moderate size must be able to follow exp(tilt * loss).
   double range = 0;
-  for (const SampledGaussian& step : steps) {
-    const SampledLoss loss(step.sampling_probability, step.noise_multiplier);
-    const double highest = loss(1 + reach * step.noise_multiplier);
-    range = std::max(range, -loss(-reach * step.noise_multiplier) +
-                                (direction == Direction::remove ? highest : std::min(highest, 50 / tilt)));
+  for (const Step& step : steps) {
+    const LossRange losses = step.range(direction, reach);
+    // Far below, what the sampled Gaussian loses in direction add is left out of its grid.
+    const bool cut_below = direction == Direction::add && !step.pair;
+    range = std::max(range, losses.high + (cut_below ? std::min(-losses.low, 50 / tilt) : -losses.low));
   }
   tilt = std::min(tilt, 0.1 * kTiltCells / range);
   choose_tilt(window, cumulant, tilt, log_delta, total_count(steps) > 1e5);
@@ -246,8 +277,8 @@ std::optional<Window> make_window(const std::vector<SampledGaussian>& steps, con
   return window;
 }
 
-bool too_small(const std::vector<SampledGaussian>& steps) {
-  return std::any_of(steps.begin(), steps.end(), [](const auto& s) { return s.noise_multiplier < kSmallestNoise; });
+bool too_small(const std::vector<Step>& steps) {
+  return std::any_of(steps.begin(), steps.end(), [](const Step& step) { return step.s < kSmallestNoise; });
 }
 
 // The masses within `radius` places of place 0, taken out of a wrapped sequence.
@@ -334,10 +365,9 @@ Composition::Composition(const Spending& spending, Direction direction, Bound bo
   // log |coefficient|, rounded up; phase; and relative error of the product of all powers.
   std::vector<double> log_size(half, 0), phase(half, 0), relative(half, 0);
   far_tilt_ = window.remainder;
-  for (const SampledGaussian& step : steps) {
-    const Cumulant one({{step.sampling_probability, step.noise_multiplier, 1}}, direction, window.reach);
-    const GridLoss grid = grid_loss(step.sampling_probability, step.noise_multiplier, direction, bound,
-                                    {spacing_, tilt_, window.reach, one.at(tilt_).k});
+  for (const Step& step : steps) {
+    const Cumulant one({{step.q, step.s, 1, step.pair}}, direction, window.reach);
+    const GridLoss grid = step.grid(direction, bound, {spacing_, tilt_, window.reach, one.at(tilt_).k});
     // The largest mass goes to place 0 and stays out of the transform, whose error is then relative to the rest.
     const auto peak_at = std::max_element(grid.masses.begin(), grid.masses.end()) - grid.masses.begin();
     const std::int64_t origin = grid.first + peak_at;
@@ -358,6 +388,10 @@ Composition::Composition(const Spending& spending, Direction direction, Bound bo
     }
     // A composition without this step is a lower bound too, and the better one where the grid is wider than the losses.
     if (bound == Bound::lower && !(grid.log_scale + std::log(total) > 0)) continue;
+    if (!(total > 0)) {
+      infinite_ += 1;  // all of it was left out
+      continue;
+    }
     for (double& mass : wrapped) mass /= total;
     wrapped[0] = 0;
     const double bulk = grid.offset + static_cast<double>(origin) * spacing_;

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "accounting/accountants/composition.h"
+#include "accounting/accountants/gap.h"
 #include "accounting/accountants/gaussian.h"
 #include "accounting/accountants/rdp.h"
 #include "accounting/accountants/root.h"
@@ -17,7 +18,8 @@ constexpr double kSmallest = std::numeric_limits<double>::min();
 constexpr double kRootTolerance = 1e-7;
 
 bool one_step(const Spending& spending) {
-  return spending.mu_squared == 0 && spending.sampled.size() == 1 && spending.sampled[0].count == 1;
+  return spending.mu_squared == 0 && spending.pairs.empty() && spending.sampled.size() == 1 &&
+         spending.sampled[0].count == 1;
 }
 
 Spending protected_part(Spending spending) {
@@ -33,6 +35,7 @@ double ever_used(const Spending& spending) {
   for (const SampledGaussian& step : spending.sampled) {
     log_unused += step.count * std::log1p(-step.sampling_probability);
   }
+  for (const PairSteps& step : spending.pairs) log_unused += step.count * std::log1p(-step.pair->used());
   return std::min(1.0, -std::expm1(log_unused) * (1 + 1e-12));
 }
 
@@ -56,6 +59,11 @@ double largest_part_delta(const Spending& spending, double epsilon) {
 
 enum class Ends { both, upper };
 
+// A pair that is known by an upper bound only leaves the ends apart, however fine the grid.
+bool all_tight(const Spending& spending) {
+  return std::all_of(spending.pairs.begin(), spending.pairs.end(), [](const PairSteps& s) { return s.pair->tight(); });
+}
+
 struct Bounds {
   Interval interval;
   bool coarse;
@@ -71,11 +79,15 @@ constexpr double kWidthWanted = 8e-4;
 constexpr double kLogWidthWanted = 0.02;
 constexpr int kRefinements = 4;
 
+// Jumps of the loss (Laplace) keep the ends apart on every grid.
+int refinements_of(const Spending& spending) { return spending.pairs.empty() ? kRefinements : 1; }
+
 // Bounds of the epsilon of one direction; {0, infinity} where no grid fits.
 Bounds direction_epsilon(const Spending& spending, Direction direction, double log_delta, Ends ends) {
   auto window = window_at_delta(spending, direction, log_delta);
   Bounds best{{0, kInfinity}, true};
   int refinements = 0;
+  double width_before = kInfinity;
   for (int attempt = 0; window; ++attempt) {
     const Composition upper(spending, direction, Bound::upper, *window);
     const double above = crossing(upper, *window, window->epsilon, log_delta).above;
@@ -94,7 +106,9 @@ Bounds direction_epsilon(const Spending& spending, Direction direction, double l
     best.interval.lower = std::max(best.interval.lower, crossing(lower, *window, guess, log_delta).below);
     best.interval.lower = std::min(best.interval.lower, best.interval.upper);
     const double width = best.interval.upper - best.interval.lower;
-    if (!(width > kWidthWanted * best.interval.upper) || refinements == kRefinements) return best;
+    if (!(width > kWidthWanted * best.interval.upper) || refinements == refinements_of(spending) || !all_tight(spending)) return best;
+    if (width > 0.8 * width_before) return best;  // something else than the grid keeps the ends apart
+    width_before = width;
     ++refinements;
     window = finer_window(*window, best.interval.upper, width);
   }
@@ -103,7 +117,7 @@ Bounds direction_epsilon(const Spending& spending, Direction direction, double l
 
 // Without its sample a step cannot be more than 1 / (1 - q) times as likely.
 bool out_of_reach(const Spending& spending, Direction direction, double epsilon) {
-  if (direction == Direction::remove || spending.mu_squared > 0) return false;
+  if (direction == Direction::remove || spending.mu_squared > 0 || !spending.pairs.empty()) return false;
   double largest = 0;
   for (const SampledGaussian& step : spending.sampled) {
     largest -= step.count * std::log1p(-step.sampling_probability);
@@ -120,6 +134,7 @@ LogDeltaBounds direction_log_delta(const Spending& spending, Direction direction
   if (out_of_reach(spending, direction, epsilon)) return {-kInfinity, -kInfinity, false};
   LogDeltaBounds best{-kInfinity, 0, true};
   int refinements = 0;
+  double width_before = kInfinity;
   bool recentred = false;
   for (auto window = window_at_epsilon(spending, direction, epsilon); window;) {
     const double upper = Composition(spending, direction, Bound::upper, *window).log_delta(epsilon);
@@ -135,7 +150,9 @@ LogDeltaBounds direction_log_delta(const Spending& spending, Direction direction
     const double lower = Composition(spending, direction, Bound::lower, *window).log_delta(epsilon);
     best.lower = std::min(std::max(best.lower, lower), best.upper);
     const double width = best.upper - best.lower;
-    if (!(width > kLogWidthWanted) || refinements == kRefinements) return best;
+    if (!(width > kLogWidthWanted) || refinements == refinements_of(spending) || !all_tight(spending)) return best;
+    if (width > 0.8 * width_before) return best;
+    width_before = width;
     ++refinements;
     window = finer_window(*window, 1, 0.02 * width);
   }
@@ -179,11 +196,16 @@ Interval composed_delta(const Spending& spending, double epsilon, Ends ends) {
 Interval epsilon_of(const Spending& spending, double delta, Ends ends) {
   if (spending.nothing()) return {0, 0};
   if (spending.log_unexposed < 0) {
-    const bool exposed = -std::expm1(spending.log_unexposed) > delta;
+    const bool exposed = !spending.rounded_up && -std::expm1(spending.log_unexposed) > delta;
     return {exposed ? kInfinity : epsilon_of(protected_part(spending), delta, ends).lower, kInfinity};
   }
   Interval bounds;
-  if (spending.only_gaussian()) {
+  if (!spending.selections.empty()) {
+    // Known by Renyi divergences alone; without its selections a composition is a lower bound.
+    Spending rest = spending;
+    rest.selections.clear();
+    bounds = {epsilon_of(rest, delta, ends).lower, rdp_epsilon(spending, delta)};
+  } else if (spending.only_gaussian()) {
     bounds = gaussian_epsilon(spending.mu_squared, delta);
   } else if (one_step(spending)) {
     const SampledGaussian& step = spending.sampled[0];
@@ -197,12 +219,16 @@ Interval epsilon_of(const Spending& spending, double delta, Ends ends) {
 Interval delta_of(const Spending& spending, double epsilon, Ends ends) {
   if (spending.nothing()) return {0, 0};
   if (spending.log_unexposed < 0) {
-    const double exposed = -std::expm1(spending.log_unexposed);
+    const double exposed = spending.rounded_up ? 0 : -std::expm1(spending.log_unexposed);
     return {std::max(exposed, delta_of(protected_part(spending), epsilon, ends).lower), 1};
   }
   if (epsilon == kInfinity) return {0, 0};
   Interval bounds;
-  if (spending.only_gaussian()) {
+  if (!spending.selections.empty()) {
+    Spending rest = spending;
+    rest.selections.clear();
+    bounds = {delta_of(rest, epsilon, ends).lower, rdp_delta(spending, epsilon)};
+  } else if (spending.only_gaussian()) {
     bounds = gaussian_delta(spending.mu_squared, epsilon);
   } else if (one_step(spending)) {
     const SampledGaussian& step = spending.sampled[0];
@@ -215,20 +241,28 @@ Interval delta_of(const Spending& spending, double epsilon, Ends ends) {
 
 }  // namespace
 
-Interval pld_epsilon(const Spending& spending, double delta) { return epsilon_of(spending, delta, Ends::both); }
+Interval pld_epsilon(const Spending& spending, double delta) {
+  return with_gap_epsilon(spending, delta, [](const Spending& s, double at) { return epsilon_of(s, at, Ends::both); });
+}
 
-Interval pld_delta(const Spending& spending, double epsilon) { return delta_of(spending, epsilon, Ends::both); }
+Interval pld_delta(const Spending& spending, double epsilon) {
+  return with_gap_delta(spending, epsilon, [](const Spending& s, double at) { return delta_of(s, at, Ends::both); });
+}
 
 double pld_epsilon_upper(const Spending& spending, double delta) {
-  return epsilon_of(spending, delta, Ends::upper).upper;
+  return with_gap_epsilon(spending, delta, [](const Spending& s, double at) { return epsilon_of(s, at, Ends::upper); }).upper;
 }
 
 double pld_delta_upper(const Spending& spending, double epsilon) {
-  return delta_of(spending, epsilon, Ends::upper).upper;
+  return with_gap_delta(spending, epsilon, [](const Spending& s, double at) { return delta_of(s, at, Ends::upper); }).upper;
 }
 
-Interval PldAccountant::epsilon(const Event& event, double delta) const { return pld_epsilon(flatten(event), delta); }
+Interval PldAccountant::epsilon(const Event& event, double delta, Adjacency adjacency) const {
+  return pld_epsilon(flatten(event, adjacency), delta);
+}
 
-Interval PldAccountant::delta(const Event& event, double epsilon) const { return pld_delta(flatten(event), epsilon); }
+Interval PldAccountant::delta(const Event& event, double epsilon, Adjacency adjacency) const {
+  return pld_delta(flatten(event, adjacency), epsilon);
+}
 
 }  // namespace hushgrad

@@ -13,8 +13,8 @@ namespace hushgrad {
 /// exact up to rounding.
 class PldAccountant : public Accountant {
  public:
-  Interval epsilon(const Event& event, double delta) const override;
-  Interval delta(const Event& event, double epsilon) const override;
+  Interval epsilon(const Event& event, double delta, Adjacency adjacency = Adjacency::add_or_remove_one) const override;
+  Interval delta(const Event& event, double epsilon, Adjacency adjacency = Adjacency::add_or_remove_one) const override;
 };
 
 Interval pld_epsilon(const Spending& spending, double delta);

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "accounting/accountants/gap.h"
 #include "accounting/accountants/loss.h"
 #include "accounting/accountants/quadrature.h"
 
@@ -82,16 +83,82 @@ double log_excess_fractional(double q, double s, double order) {
   return largest + std::log(sum) - kLogSqrt2Pi;
 }
 
-double spending_rdp(const Spending& spending, double order) {
-  double total = order / 2 * spending.mu_squared;
-  for (const SampledGaussian& step : spending.sampled) {
-    total += step.count * sampled_gaussian_rdp(step.sampling_probability, step.noise_multiplier, order);
+// The mean of the truncated negative binomial with that shape and success probability (Papernot and Steinke 2022,
+// Definition 1).
+double runs_mean(double shape, double success) {
+  const double log_success = std::log(success);
+  if (shape * -log_success < 1e-8) return (1 / success - 1) / -log_success;
+  return shape * (1 - success) / (success * -std::expm1(shape * log_success));
+}
+
+// The largest success probability, rounded down, whose mean is at least `mean`.
+double success_for(double shape, double mean) {
+  double low = -700, high = 0;  // logarithms
+  for (int i = 0; i < 200; ++i) {
+    const double middle = (low + high) / 2;
+    (runs_mean(shape, std::exp(middle)) >= mean ? low : high) = middle;
   }
-  return total * kSlack;
+  return std::exp(low) * (1 - 1e-9);
+}
+
+std::vector<double> spending_rdp(const Spending& spending, std::span<const double> orders);
+
+// Papernot and Steinke 2022, Theorem 2 (negative binomial) and Theorem 6 (Poisson).
+std::vector<double> selection_rdp(const Selection& selection, std::span<const double> orders) {
+  const std::vector<double> run = spending_rdp(*selection.run, orders);
+  const double log_mean = std::log(selection.mean);
+  std::vector<double> best(orders.size(), kInfinity);
+  double constant = kInfinity;
+  if (selection.shape < kInfinity) {
+    const double log_success = std::log(success_for(selection.shape, selection.mean));
+    for (std::size_t j = 0; j < orders.size(); ++j) {
+      const double order = orders[j];
+      constant = std::min(constant, (1 + selection.shape) * ((1 - 1 / order) * run[j] - log_success / order));
+    }
+  }
+  for (std::size_t i = 0; i < orders.size(); ++i) {
+    const double extra = selection.shape < kInfinity
+                             ? constant
+                             : selection.mean * rdp_delta(*selection.run, std::log1p(1 / (orders[i] - 1)) * (1 - 1e-12), orders);
+    best[i] = run[i] + extra + log_mean / (orders[i] - 1);
+  }
+  // A divergence grows with its order, so that of a larger one is a bound too.
+  for (std::size_t i = orders.size() - 1; i-- > 0;) {
+    if (orders[i] <= orders[i + 1]) best[i] = std::min(best[i], best[i + 1]);
+  }
+  return best;
+}
+
+std::vector<double> spending_rdp(const Spending& spending, std::span<const double> orders) {
+  std::vector<double> total(orders.size());
+  for (std::size_t i = 0; i < orders.size(); ++i) {
+    total[i] = orders[i] / 2 * spending.mu_squared;
+    for (const SampledGaussian& step : spending.sampled) {
+      total[i] += step.count * sampled_gaussian_rdp(step.sampling_probability, step.noise_multiplier, orders[i]);
+    }
+    for (const PairSteps& step : spending.pairs) total[i] += step.count * pair_rdp(*step.pair, orders[i]).divergence;
+  }
+  for (const Selection& selection : spending.selections) {
+    const std::vector<double> more = selection_rdp(selection, orders);
+    for (std::size_t i = 0; i < orders.size(); ++i) total[i] += selection.count * more[i];
+  }
+  for (double& value : total) value *= kSlack;
+  return total;
+}
+
+// The probability that the divergences above leave out.
+double left_out(const Spending& spending) {
+  double total = 0;
+  for (const PairSteps& step : spending.pairs) total += step.count * pair_rdp(*step.pair, 2).rest;
+  for (const Selection& selection : spending.selections) {
+    total += selection.count * selection.mean * left_out(*selection.run) * 4;
+  }
+  return total;
 }
 
 Interval exposed_epsilon(const Spending& spending, double delta) {
-  return {-std::expm1(spending.log_unexposed) > delta ? kInfinity : 0, kInfinity};
+  const bool known = !spending.rounded_up && -std::expm1(spending.log_unexposed) > delta;
+  return {known ? kInfinity : 0, kInfinity};
 }
 
 }  // namespace
@@ -131,8 +198,11 @@ std::span<const double> default_rdp_orders() {
 
 double rdp_epsilon(const Spending& spending, double delta, std::span<const double> orders) {
   double best = kInfinity;
-  for (double order : orders) {
-    const double rdp = spending_rdp(spending, order);
+  delta -= left_out(spending);
+  if (!(delta > 0)) return kInfinity;
+  const std::vector<double> divergences = spending_rdp(spending, orders);
+  for (std::size_t i = 0; i < orders.size(); ++i) {
+    const double order = orders[i], rdp = divergences[i];
     const double epsilon = rdp + std::log1p(-1 / order) - (std::log(delta) + std::log(order)) / (order - 1);
     // The converted value is exact up to a few roundings of its terms.
     best = std::min(best, epsilon + 1e-14 * (std::abs(rdp) - std::log(delta) / (order - 1) + 1));
@@ -142,28 +212,35 @@ double rdp_epsilon(const Spending& spending, double delta, std::span<const doubl
 
 double rdp_delta(const Spending& spending, double epsilon, std::span<const double> orders) {
   double best = 0;
-  for (double order : orders) {
-    const double rdp = spending_rdp(spending, order);
+  const std::vector<double> divergences = spending_rdp(spending, orders);
+  for (std::size_t i = 0; i < orders.size(); ++i) {
+    const double order = orders[i], rdp = divergences[i];
     if (!(rdp < kInfinity)) continue;
     const double log_delta = (order - 1) * (rdp - epsilon + std::log1p(-1 / order)) - std::log(order);
     best = std::min(best, log_delta + 1e-14 * ((order - 1) * (rdp + epsilon) + 10));
   }
-  return std::max(std::exp(best), std::numeric_limits<double>::min());
+  return std::min(1.0, std::max(std::exp(best), std::numeric_limits<double>::min()) + left_out(spending));
 }
 
-Interval RdpAccountant::epsilon(const Event& event, double delta) const {
-  const Spending spending = flatten(event);
-  if (spending.nothing()) return {0, 0};
-  if (spending.log_unexposed < 0) return exposed_epsilon(spending, delta);
-  return {0, rdp_epsilon(spending, delta)};
+Interval RdpAccountant::epsilon(const Event& event, double delta, Adjacency adjacency) const {
+  const Spending spending = flatten(event, adjacency);
+  const auto ideal = [](const Spending& part, double at) -> Interval {
+    if (part.nothing()) return {0, 0};
+    if (part.log_unexposed < 0) return exposed_epsilon(part, at);
+    return {0, rdp_epsilon(part, at)};
+  };
+  return with_gap_epsilon(spending, delta, ideal);
 }
 
-Interval RdpAccountant::delta(const Event& event, double epsilon) const {
-  const Spending spending = flatten(event);
-  if (spending.nothing()) return {0, 0};
-  if (spending.log_unexposed < 0) return {-std::expm1(spending.log_unexposed), 1};
-  if (epsilon == kInfinity) return {0, 0};
-  return {0, rdp_delta(spending, epsilon)};
+Interval RdpAccountant::delta(const Event& event, double epsilon, Adjacency adjacency) const {
+  const Spending spending = flatten(event, adjacency);
+  const auto ideal = [](const Spending& part, double at) -> Interval {
+    if (part.nothing()) return {0, 0};
+    if (part.log_unexposed < 0) return {part.rounded_up ? 0 : -std::expm1(part.log_unexposed), 1};
+    if (at == kInfinity) return {0, 0};
+    return {0, rdp_delta(part, at)};
+  };
+  return with_gap_delta(spending, epsilon, ideal);
 }
 
 }  // namespace hushgrad

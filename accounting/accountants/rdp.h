@@ -25,8 +25,8 @@ double rdp_delta(const Spending& spending, double epsilon, std::span<const doubl
 /// Accountant "rdp": upper ends by RDP, lower ends 0 unless something was released without noise.
 class RdpAccountant : public Accountant {
  public:
-  Interval epsilon(const Event& event, double delta) const override;
-  Interval delta(const Event& event, double epsilon) const override;
+  Interval epsilon(const Event& event, double delta, Adjacency adjacency = Adjacency::add_or_remove_one) const override;
+  Interval delta(const Event& event, double epsilon, Adjacency adjacency = Adjacency::add_or_remove_one) const override;
 };
 
 }  // namespace hushgrad

@@ -1,8 +1,11 @@
 // An event reduced to what accounting depends on: the order and nesting of a composition do not matter.
 #pragma once
 
+#include <memory>
 #include <vector>
 
+#include "accounting/accountants/adjacency.h"
+#include "accounting/accountants/loss_pair.h"
 #include "accounting/event.h"
 
 namespace hushgrad {
@@ -14,25 +17,59 @@ struct SampledGaussian {
   double count;
 };
 
+/// `count` > 0 runs of a mechanism with that dominating pair.
+struct PairSteps {
+  LossPairPointer pair;
+  double count;
+};
+
+struct Spending;
+
+/// `count` times the best of a random number of runs of `run` (RepeatAndSelectDpEvent).
+struct Selection {
+  std::shared_ptr<const Spending> run;
+  double mean, shape;
+  double count;
+};
+
 /// The parts of a composition. All rounding goes towards more spending.
 struct Spending {
   /// Distinct (sampling_probability, noise_multiplier), in ascending order.
   std::vector<SampledGaussian> sampled;
+  /// Distinct pairs, in the order of their keys.
+  std::vector<PairSteps> pairs;
+  std::vector<Selection> selections;
   /// All plain Gaussian releases are one: sum of 1 / noise_multiplier^2 (Dong, Roth, Su 2019, Corollary 3.3).
   double mu_squared = 0;
   /// Log of the probability that no release without any noise touched a given sample; 0 where there was none,
   /// -infinity where one did for certain.
   double log_unexposed = 0;
-  /// Extreme parameters were replaced by ones that spend more, so nothing can be said about the lower end.
+  /// Extreme parameters were replaced by ones that spend more, or a part is known by an upper bound only, so nothing can
+  /// be said about the lower end.
   bool rounded_up = false;
+  /// How far the real releases may be from the ideal ones (FinitePrecisionDpEvent): Renyi divergence of that order,
+  /// outside an event of probability `failure`.
+  double gap_order = 0, gap_divergence = 0, failure = 0;
 
-  bool nothing() const { return sampled.empty() && mu_squared == 0 && log_unexposed == 0; }
-  bool only_gaussian() const { return sampled.empty() && log_unexposed == 0; }
+  bool nothing() const {
+    return sampled.empty() && pairs.empty() && selections.empty() && mu_squared == 0 && log_unexposed == 0 && !has_gap();
+  }
+  bool only_gaussian() const {
+    return sampled.empty() && pairs.empty() && selections.empty() && log_unexposed == 0 && mu_squared > 0;
+  }
+  bool has_gap() const { return gap_divergence > 0 || failure > 0; }
 };
 
-/// Throws Unsupported, naming the sub-event, for what is neither Gaussian, Poisson-sampled Gaussian, NoOp, NonPrivate
-/// nor a composition of those. A Poisson sample of a composition is supported as long as the composition is itself
-/// unsampled: Gaussian releases on one batch are one Gaussian release.
-Spending flatten(const Event& event);
+/// Throws Unsupported, naming the sub-event and saying why, for what has no proven bound under that adjacency.
+Spending flatten(const Event& event, Adjacency adjacency = Adjacency::add_or_remove_one);
+
+/// The l2 norm of what one record adds to C x in a MatrixFactorizationDpEvent, in units of its contribution: for
+/// non-negative, non-increasing coefficients the worst participations are the earliest and closest ones (Kalinin and
+/// Lampert 2024, Theorem 2). Rounded up.
+double toeplitz_sensitivity(const std::vector<double>& coefficients, std::int64_t steps, std::int64_t min_separation,
+                            std::int64_t max_participations);
+
+/// P(Binomial(n, q) >= k), rounded up.
+double binomial_tail(double n, double q, double k);
 
 }  // namespace hushgrad

@@ -170,8 +170,23 @@ def test_epsilon() -> None:
     arguments = ["epsilon", "--noise-multiplier", "1", "--sampling-rate", "0.01", "--steps", "1000", "--delta", "1e-5"]
     step = accounting.PoissonSampledDpEvent(0.01, accounting.GaussianDpEvent(1.0))
     lower, upper = accounting.epsilon(accounting.SelfComposedDpEvent(step, 1000), 1e-5)
-    assert read(*arguments) == {"delta": 1e-5, "epsilon_lower": lower, "epsilon_upper": upper}
+    expected = {"adjacency": "add_or_remove_one", "delta": 1e-5, "epsilon_lower": lower, "epsilon_upper": upper}
+    assert read(*arguments) == expected
+    compared = read(*arguments, "--compare", "--plot", "--adjacency", "zero_out")
+    assert compared["accountants"]["rdp"][1] > upper == compared["accountants"]["pld"][1]
+    assert compared["over_steps"]["pld"][-1] == [1000, lower, upper]
     assert rounded_up(upper) in run(*arguments).stdout
+
+
+def test_epsilon_plots(tmp_path: Path) -> None:
+    arguments = ["epsilon", "--noise-multiplier", "1", "--sampling-rate", "0.01", "--steps", "1000", "--delta", "1e-5"]
+    shown = run(*arguments, "--plot", "--compare").stdout
+    assert "1000 steps" in shown and "█" in shown and "rdp" in shown
+    assert run(*arguments, "--output", str(tmp_path / "x.pdf")).returncode == 2
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    for name, head in (("x.png", b"\x89PNG"), ("x.svg", b"<?xml")):
+        assert run(*arguments, "--output", str(tmp_path / name)).returncode == 0
+        assert (tmp_path / name).read_bytes().startswith(head)
 
 
 def test_epsilon_without_noise_is_infinite() -> None:

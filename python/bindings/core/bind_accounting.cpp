@@ -61,15 +61,15 @@ void bind_accounting(py::module_& m) {
       .def(py::pickle([](const Event& event) { return event.to_json(); },
                       [](const std::string& json) { return Event::from_json(json); }));
   m.def("epsilon",
-        [](const Event& event, double delta, const std::string& accountant) {
+        [](const Event& event, double delta, const std::string& accountant, const std::string& adjacency) {
           py::gil_scoped_release release;
-          const Interval interval = epsilon(event, delta, accountant);
+          const Interval interval = epsilon(event, delta, accountant, adjacency_named(adjacency));
           return std::pair(interval.lower, interval.upper);
         });
   m.def("delta",
-        [](const Event& event, double epsilon, const std::string& accountant) {
+        [](const Event& event, double epsilon, const std::string& accountant, const std::string& adjacency) {
           py::gil_scoped_release release;
-          const Interval interval = delta(event, epsilon, accountant);
+          const Interval interval = delta(event, epsilon, accountant, adjacency_named(adjacency));
           return std::pair(interval.lower, interval.upper);
         });
   m.def("calibrate_noise", &calibrate_noise, py::arg("target_epsilon"), py::arg("target_delta"),

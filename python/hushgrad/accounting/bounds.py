@@ -5,39 +5,49 @@ from __future__ import annotations
 from hushgrad.accounting._native import core
 from hushgrad.accounting.events import DpEvent, _handle_of
 
+ADD_OR_REMOVE_ONE = "add_or_remove_one"
+REPLACE_ONE = "replace_one"
+ZERO_OUT = "zero_out"
 
-def epsilon(event: DpEvent, delta: float, accountant: str = "pld") -> tuple[float, float]:
-    """Bounds ``(lower, upper)`` of the epsilon of ``event`` at ``delta``, under add-or-remove-one adjacency.
+
+def epsilon(
+    event: DpEvent, delta: float, accountant: str = "pld", *, adjacency: str = ADD_OR_REMOVE_ONE
+) -> tuple[float, float]:
+    """Bounds ``(lower, upper)`` of the epsilon of ``event`` at ``delta``, under ``adjacency``.
 
     Guarantee: the event is (upper, delta)-DP and is not (e, delta)-DP for any e < lower. No event at all is (0, 0);
     noise multiplier 0 and NonPrivateDpEvent have upper = inf.
 
     Args:
-        event: any composition of Gaussian, Poisson-sampled Gaussian, NoOp and NonPrivate events.
+        event: any composition of the events of this package.
         delta: in (0, 1), well below 1 / data set size.
         accountant: "pld" (tightest) or "rdp" (upper bounds only).
+        adjacency: "add_or_remove_one", "replace_one" (a plain sum moves by two contributions) or "zero_out".
 
     Raises:
         InvalidArgument: delta outside (0, 1) or NaN, unknown accountant, not an event.
         Unsupported: a part of the event has no proven bound; the message names it.
     """
-    bounds: tuple[float, float] = core.epsilon(_handle_of(event), delta, accountant)
+    bounds: tuple[float, float] = core.epsilon(_handle_of(event), delta, accountant, adjacency)
     return bounds
 
 
-def delta(event: DpEvent, epsilon: float, accountant: str = "pld") -> tuple[float, float]:
+def delta(
+    event: DpEvent, epsilon: float, accountant: str = "pld", *, adjacency: str = ADD_OR_REMOVE_ONE
+) -> tuple[float, float]:
     """Bounds ``(lower, upper)`` of the smallest delta for which ``event`` is (epsilon, delta)-DP; both in [0, 1].
 
     Args:
         event: as for epsilon().
         epsilon: >= 0; infinity is allowed.
         accountant: "pld" or "rdp".
+        adjacency: as for epsilon().
 
     Raises:
         InvalidArgument: epsilon negative or NaN, unknown accountant, not an event.
         Unsupported: as for epsilon().
     """
-    bounds: tuple[float, float] = core.delta(_handle_of(event), epsilon, accountant)
+    bounds: tuple[float, float] = core.delta(_handle_of(event), epsilon, accountant, adjacency)
     return bounds
 
 

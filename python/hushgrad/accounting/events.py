@@ -125,8 +125,8 @@ class PoissonSampledDpEvent(DpEvent):
 class TruncatedSubsampledGaussianDpEvent(DpEvent):
     """Gaussian noise on a Poisson batch, cut to a random subset where it is larger than ``truncated_batch_size``.
 
-    Field names and meaning are dp_accounting's. The bound adds the probability that any batch is cut (as in Chua et al.
-    2024): an upper bound, next to nothing where cutting is rare.
+    Field names and meaning are dp_accounting's: ``dataset_size`` counts the record in question. An upper bound, next to
+    that of PoissonSampledDpEvent where cutting is rare.
     """
 
     dataset_size: int
@@ -236,7 +236,8 @@ class SingleEpochTreeAggregationDpEvent(DpEvent):
     step_counts: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "step_counts", tuple(self.step_counts))
+        counts = (self.step_counts,) if isinstance(self.step_counts, int) else tuple(self.step_counts)
+        object.__setattr__(self, "step_counts", counts)
         self._keep(_handle(core.Event.tree_aggregation, self.noise_multiplier, list(self.step_counts)))
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hushgrad.cli.output import print_json, print_line, rounded_up
+from hushgrad.cli.output import as_json, print_json, print_line, rounded_up
 
 
 def register(app: typer.Typer) -> None:
@@ -27,9 +27,13 @@ def calibrate(
     noise_multiplier = accounting.calibrate_noise(
         target_epsilon=target_epsilon, target_delta=target_delta, sampling_rate=sampling_rate, steps=steps
     )
+    step = accounting.PoissonSampledDpEvent(sampling_rate, accounting.GaussianDpEvent(noise_multiplier))
+    achieved = accounting.epsilon(accounting.SelfComposedDpEvent(step, steps), target_delta)[1]
     if json:
         print_json(
             {
+                "adjacency": "add_or_remove_one",
+                "epsilon_upper": as_json(achieved),
                 "noise_multiplier": noise_multiplier,
                 "sampling_rate": sampling_rate,
                 "steps": steps,
@@ -39,3 +43,4 @@ def calibrate(
         )
     else:
         print_line(f"noise_multiplier {rounded_up(noise_multiplier)}")
+        print_line(f"epsilon <= {rounded_up(achieved)} at delta {target_delta:g}, add_or_remove_one")

@@ -1,0 +1,103 @@
+// Pairs whose losses come in steps: Laplace and discrete Gaussian noise.
+#include <algorithm>
+#include <cmath>
+#include <sstream>
+
+#include "accounting/accountants/pair_walk.h"
+#include "accounting/accountants/pairs.h"
+
+namespace hushgrad {
+namespace {
+
+void add_outcome(Outcomes& outcomes, double loss, double log_q) {
+  const auto place = static_cast<std::int64_t>(std::floor((loss - outcomes.offset) / outcomes.spacing));
+  const double low = outcomes.offset + static_cast<double>(place) * outcomes.spacing;
+  outcomes.list.push_back({place, std::clamp(loss - low, 0.0, outcomes.spacing), log_q});
+}
+
+class LaplacePair : public LossPair {
+ public:
+  LaplacePair(double q, double b) : q_(q), b_(b) {}
+
+  std::string key() const override {
+    std::ostringstream text;
+    text.precision(17);
+    text << "laplace " << q_ << ' ' << b_;
+    return text.str();
+  }
+  // For x <= 0 and x >= 1 the likelihood ratio is constant.
+  double loss(double x) const { return sampled((2 * std::clamp(x, 0.0, 1.0) - 1) / b_); }
+  double log_q(double x) const { return -std::abs(x) / b_ - std::log(2 * b_); }
+  double panel(double) const { return 0.2 * b_; }
+
+  Outcomes outcomes(double spacing, double offset, double) const override {
+    Outcomes outcomes{spacing, offset, {}};
+    add_outcome(outcomes, loss(0), std::log(0.5));
+    walk(*this, 0, 1, outcomes);
+    add_outcome(outcomes, loss(1), std::log(0.5) - 1 / b_);
+    return outcomes;
+  }
+  LossRange range(double) const override { return {loss(0), loss(1)}; }
+  double centre() const override { return loss(1); }
+  double used() const override { return q_; }
+
+ private:
+  double sampled(double g) const {
+    if (q_ == 1) return g;
+    return g < 30 ? std::log1p(q_ * std::expm1(g)) : g + std::log(q_ + (1 - q_) * std::exp(-g));
+  }
+
+  double q_, b_;
+};
+
+class DiscreteGaussianPair : public LossPair {
+ public:
+  DiscreteGaussianPair(double s, std::int64_t shift) : s_(s), shift_(static_cast<double>(shift)) {
+    // Both sides of the sum over the integers fall off faster than geometrically.
+    double sum = 1;
+    for (double x = 1; x < 40 * s_ + 2; ++x) sum += 2 * std::exp(-x * x / (2 * s_ * s_));
+    log_norm_ = std::log(sum);
+  }
+
+  std::string key() const override {
+    std::ostringstream text;
+    text.precision(17);
+    text << "discrete_gaussian " << s_ << ' ' << shift_;
+    return text.str();
+  }
+  Outcomes outcomes(double spacing, double offset, double log_rest) const override {
+    Outcomes outcomes{spacing, offset, {}};
+    const double reach = std::ceil(deviations(log_rest) * s_) + 1;
+    for (double x = -reach; x <= shift_ + reach; ++x) {
+      add_outcome(outcomes, loss(x), -x * x / (2 * s_ * s_) - log_norm_);
+    }
+    outcomes.low_q = outcomes.high_p = tail(reach + 1);
+    outcomes.low_p = outcomes.high_q = tail(reach + 1 + shift_);
+    return outcomes;
+  }
+  LossRange range(double log_rest) const override {
+    const double reach = std::ceil(deviations(log_rest) * s_) + 1;
+    return {loss(-reach), loss(shift_ + reach)};
+  }
+  double centre() const override { return loss(0); }
+
+ private:
+  double loss(double x) const { return (2 * x - shift_) * shift_ / (2 * s_ * s_); }
+  // P(X >= x) for x > 0: the ratio of successive terms falls.
+  double tail(double x) const {
+    const double first = std::exp(-x * x / (2 * s_ * s_) - log_norm_);
+    return first / -std::expm1(-(2 * x + 1) / (2 * s_ * s_)) * (1 + 1e-12);
+  }
+
+  double s_, shift_, log_norm_;
+};
+
+}  // namespace
+
+LossPairPointer laplace_pair(double q, double b) { return std::make_shared<LaplacePair>(q, b); }
+
+LossPairPointer discrete_gaussian_pair(double s, std::int64_t shift) {
+  return std::make_shared<DiscreteGaussianPair>(s, shift);
+}
+
+}  // namespace hushgrad

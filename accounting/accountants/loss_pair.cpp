@@ -1,0 +1,162 @@
+#include "accounting/accountants/loss_pair.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <mutex>
+
+#include "accounting/accountants/cell_grid.h"
+
+namespace hushgrad {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kUlp = std::numeric_limits<double>::epsilon();
+// Probabilities of outcomes are right up to this factor: quadrature, or a few hundred roundings.
+constexpr double kOutcomeError = 1e-12;
+
+// The same pair seen from the other side: Q first, losses negated.
+Outcomes swapped(Outcomes outcomes) {
+  for (Outcome& one : outcomes.list) {
+    const double loss = outcomes.offset + static_cast<double>(one.place) * outcomes.spacing + one.above;
+    one = {-one.place - 1, outcomes.spacing - one.above, one.log_q + loss};
+  }
+  outcomes.offset = -outcomes.offset;
+  std::reverse(outcomes.list.begin(), outcomes.list.end());
+  std::swap(outcomes.low_p, outcomes.high_q);
+  std::swap(outcomes.low_q, outcomes.high_p);
+  return outcomes;
+}
+
+Outcomes seen_from(const LossPair& pair, Direction direction, double spacing, double log_rest) {
+  const double centre = pair.centre();
+  Outcomes outcomes = pair.outcomes(spacing, std::fmod(centre, spacing), log_rest);
+  return direction == Direction::remove ? outcomes : swapped(std::move(outcomes));
+}
+
+double loss_of(const Outcomes& outcomes, const Outcome& one) {
+  return outcomes.offset + static_cast<double>(one.place) * outcomes.spacing + one.above;
+}
+
+}  // namespace
+
+GridLoss pair_grid(const LossPair& pair, Direction direction, Bound bound, const GridOptions& options) {
+  const double h = options.spacing;
+  GridLoss grid;
+  grid.log_scale = options.log_scale;
+  grid.masses.assign(1, 0);
+  if (bound == Bound::lower && !pair.tight()) return grid;
+  // Downward, what a half cell holds is taken together first (post-processing), so that a tangent can pass between.
+  const int parts = bound == Bound::lower ? 2 : 1;
+  const Outcomes outcomes = seen_from(pair, direction, h / parts, -options.reach * options.reach / 2);
+  grid.infinite = outcomes.high_p;
+  if (outcomes.list.empty()) return grid;
+  const auto cell_of = [&](const Outcome& one) {
+    return (one.place >= 0 ? one.place : one.place - (parts - 1)) / parts;
+  };
+  std::int64_t first = std::numeric_limits<std::int64_t>::max(), last = std::numeric_limits<std::int64_t>::min();
+  for (const Outcome& one : outcomes.list) {
+    first = std::min(first, cell_of(one));
+    last = std::max(last, cell_of(one));
+  }
+  std::vector<Cell> cells(static_cast<std::size_t>(last - first + 1));
+  const double share = -std::expm1(-h), step_tilt = std::exp(options.tilt * h);
+  for (const Outcome& one : outcomes.list) {
+    const std::int64_t place = cell_of(one);
+    const double low = outcomes.offset + static_cast<double>(place) * h;
+    const double u = std::clamp(static_cast<double>(one.place - parts * place) * (h / parts) + one.above, 0.0, h);
+    const double p = std::exp(one.log_q + loss_of(outcomes, one) + options.tilt * low - options.log_scale);
+    Cell& cell = cells[static_cast<std::size_t>(place - first)];
+    const double rise = rise_of(u), rest = rise_of(h - u);
+    cell.low += p * std::max(0.0, 1 - rise / share);
+    cell.high += p * rise / share * step_tilt;
+    // The tangent touches the curve in the middle of the cell.
+    (u < h / 2 ? cell.gap_low : cell.gap_high) += u < h / 2 ? p * rise : p * rest / (1 - rest) * step_tilt;
+  }
+  grid.offset = outcomes.offset;
+  grid.first = first;
+  grid.masses = bound == Bound::upper ? upper_masses(cells) : lower_masses(cells, h, options.tilt);
+  if (bound == Bound::upper) {
+    // What was left out below counts as having the lowest loss here.
+    const double lowest = grid.offset + static_cast<double>(first) * h;
+    grid.masses[0] += outcomes.low_p * std::exp(options.tilt * lowest - options.log_scale);
+  }
+  const double largest = std::max(std::abs(static_cast<double>(first)), std::abs(static_cast<double>(last + 1))) * h;
+  grid.loss_error = 16 * kUlp * largest;
+  grid.relative_error = kOutcomeError + 4 * kUlp * (std::abs(options.log_scale) + (1 + options.tilt) * largest);
+  return grid;
+}
+
+LossOutline pair_outline(const LossPair& pair, Direction direction, double log_rest) {
+  const LossRange range = pair.range(log_rest);
+  const double spacing = std::max((range.high - range.low) / 1000, 1e-9);
+  const Outcomes outcomes = seen_from(pair, direction, spacing, log_rest);
+  LossOutline outline;
+  for (const Outcome& one : outcomes.list) {
+    const double loss = loss_of(outcomes, one);
+    outline.losses.push_back(loss);
+    outline.log_p.push_back(one.log_q + loss);
+  }
+  if (outline.losses.empty()) outline = {{0}, {0}};
+  return outline;
+}
+
+namespace {
+
+// The outcomes of a pair moved up onto a fine grid, kept for the many orders that are asked one after the other.
+struct FineGrid {
+  GridLoss remove, add;
+  double spacing;
+};
+
+std::shared_ptr<const FineGrid> fine_grid(const LossPair& pair) {
+  static std::mutex mutex;
+  static std::map<std::string, std::shared_ptr<const FineGrid>> known;
+  constexpr double kReach = 16;
+  const std::string key = pair.key();
+  {
+    const std::lock_guard lock(mutex);
+    if (auto it = known.find(key); it != known.end()) return it->second;
+  }
+  const LossRange range = pair.range(-kReach * kReach / 2);
+  auto grid = std::make_shared<FineGrid>();
+  grid->spacing = std::clamp((range.high - range.low) / 20000, 1e-9, 0.5);
+  const GridOptions options{grid->spacing, 0, kReach, 0};
+  grid->remove = pair_grid(pair, Direction::remove, Bound::upper, options);
+  grid->add = pair_grid(pair, Direction::add, Bound::upper, options);
+  const std::lock_guard lock(mutex);
+  if (known.size() > 64) known.clear();
+  known[key] = grid;
+  return grid;
+}
+
+double grid_rdp(const GridLoss& grid, double spacing, double order) {
+  // log E[exp((order - 1) loss)] with the 1 subtracted before rounding; the masses add up to at most 1.
+  double largest = 0;
+  const auto loss_at = [&](std::size_t i) {
+    return grid.offset + static_cast<double>(grid.first + static_cast<std::int64_t>(i)) * spacing;
+  };
+  for (std::size_t i = 0; i < grid.masses.size(); ++i) {
+    if (grid.masses[i] > 0) largest = std::max(largest, (order - 1) * loss_at(i) + std::log(grid.masses[i]));
+  }
+  double sum = 0;
+  for (std::size_t i = 0; i < grid.masses.size(); ++i) {
+    const double exponent = (order - 1) * loss_at(i);
+    sum += largest > 30 ? std::exp(exponent + std::log(grid.masses[i]) - largest) : grid.masses[i] * std::expm1(exponent);
+  }
+  const double log_moment = largest > 30 ? largest + std::log(sum) : std::log1p(std::max(sum, 0.0));
+  return (log_moment + 1e-13 + grid.relative_error + (order - 1) * grid.loss_error) / (order - 1);
+}
+
+}  // namespace
+
+RenyiBound pair_rdp(const LossPair& pair, double order) {
+  const auto grid = fine_grid(pair);
+  const double divergence = std::max(grid_rdp(grid->remove, grid->spacing, order),
+                                     grid_rdp(grid->add, grid->spacing, order));
+  return {std::isnan(divergence) ? kInfinity : std::max(divergence, 0.0),
+          std::max(grid->remove.infinite, grid->add.infinite)};
+}
+
+}  // namespace hushgrad

@@ -1,0 +1,107 @@
+"""What a bound means for somebody who attacks: the trade-off curve (f-DP) and three attack risks, and back.
+
+All values are upper bounds of the attack, whatever it is and whatever else it knows. They follow from the curve delta(epsilon)
+alone, so they hold for every event that has one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from hushgrad.accounting.bounds import ADD_OR_REMOVE_ONE, delta
+from hushgrad.accounting.events import DpEvent
+from hushgrad.errors import InvalidArgument
+
+#: Where delta(epsilon) is looked at: dense where trade-offs bend.
+_EPSILONS = (0.0, *(10 ** (exponent / 8) for exponent in range(-24, 13)), 50.0)
+
+
+def _check_probability(where: str, name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise InvalidArgument(f"[{where}] Expected 0 <= {name} <= 1, received {value}. Give a probability.")
+
+
+def _curve(event: DpEvent, adjacency: str) -> list[tuple[float, float]]:
+    return [(eps, delta(event, eps, adjacency=adjacency)[1]) for eps in _EPSILONS]
+
+
+def _tpr(curve: Sequence[tuple[float, float]], fpr: float) -> float:
+    # (epsilon, delta)-DP in both directions: TPR <= e^eps FPR + delta and 1 - FPR <= e^eps (1 - TPR) + delta.
+    bounds = [1.0]
+    for eps, value in curve:
+        growth = math.exp(eps)
+        bounds += [growth * fpr + value, 1 - (1 - fpr - value) / growth]
+    return min(1.0, max(fpr, min(bounds)))
+
+
+def _sharpened(event: DpEvent, adjacency: str, fpr: float) -> float:
+    # e^eps FPR + delta is convex in e^eps, so its minimum is between the neighbours of the best point.
+    curve = _curve(event, adjacency)
+    bound = _tpr(curve, fpr)
+    best = min(range(len(curve)), key=lambda i: math.exp(curve[i][0]) * fpr + curve[i][1])
+    low, high = curve[max(0, best - 1)][0], curve[min(len(curve) - 1, best + 1)][0]
+    inner = [low + (high - low) * i / 16 for i in range(1, 16)]
+    return min(bound, _tpr([(eps, delta(event, eps, adjacency=adjacency)[1]) for eps in inner], fpr))
+
+
+def tpr_at_fpr(event: DpEvent, fpr: float, *, adjacency: str = ADD_OR_REMOVE_ONE) -> float:
+    """The largest true-positive rate of any membership test with false-positive rate ``fpr`` in [0, 1]: an upper bound.
+
+    Wasserman and Zhou 2010; Kairouz, Oh and Viswanath 2015, Theorem 2.1.
+    """
+    _check_probability("tpr_at_fpr", "fpr", fpr)
+    return _sharpened(event, adjacency, fpr)
+
+
+def advantage(event: DpEvent, *, adjacency: str = ADD_OR_REMOVE_ONE) -> float:
+    """The largest TPR - FPR of any membership test: the total variation distance, delta at epsilon 0. An upper bound."""
+    return delta(event, 0.0, adjacency=adjacency)[1]
+
+
+def reconstruction_risk(event: DpEvent, prior: float, *, adjacency: str = "replace_one") -> float:
+    """The largest probability to reconstruct a record that can be guessed with probability ``prior`` in [0, 1] without it.
+
+    An upper bound: TPR at FPR = prior (Hayes, Mahloujifar, Balle 2023; Kaissis et al. 2023), of neighbours that differ in
+    this record. Ask about adjacency "replace_one", or "zero_out" where the attack compares with an empty record.
+    """
+    _check_probability("reconstruction_risk", "prior", prior)
+    return _sharpened(event, adjacency, prior)
+
+
+def trade_off(
+    event: DpEvent, fprs: Sequence[float], *, adjacency: str = ADD_OR_REMOVE_ONE
+) -> list[tuple[float, float]]:
+    """Points (FPR, smallest FNR of any test) of a trade-off function that the event's lies above: f-DP (Dong et al. 2022)."""
+    for fpr in fprs:
+        _check_probability("trade_off", "fpr", fpr)
+    curve = _curve(event, adjacency)
+    return [(fpr, 1 - _tpr(curve, fpr)) for fpr in fprs]
+
+
+def noise_for_risk(
+    risk: Callable[[float], float], target: float, *, lowest: float = 0.05, highest: float = 1e4, tolerance: float = 1e-3
+) -> float:
+    """The smallest noise multiplier (to ``tolerance``, on the safe side) with ``risk(noise_multiplier) <= target``.
+
+    ``risk`` falls with the noise, for example::
+
+        noise_for_risk(lambda z: tpr_at_fpr(SelfComposedDpEvent(PoissonSampledDpEvent(q, GaussianDpEvent(z)), steps), 0.01), 0.05)
+
+    Raises InvalidArgument where no multiplier up to ``highest`` meets the target.
+    """
+    if not risk(highest) <= target:
+        raise InvalidArgument(
+            f"[noise_for_risk] Expected a target that some noise multiplier up to {highest} meets, received {target}. "
+            "Raise the target or take fewer steps."
+        )
+    if risk(lowest) <= target:
+        return lowest
+    low, high = lowest, highest
+    while high > low * (1 + tolerance):
+        middle = math.sqrt(low * high)
+        if risk(middle) <= target:
+            high = middle
+        else:
+            low = middle
+    return high

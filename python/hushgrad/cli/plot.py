@@ -1,0 +1,58 @@
+"""Epsilon over steps: as text in the terminal, or as a PNG or SVG file where matplotlib is installed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+from hushgrad.errors import InvalidArgument, Unsupported
+
+Point = tuple[int, float, float]
+"""Steps, and the bounds of epsilon after them."""
+
+_BLOCKS = " ▁▂▃▄▅▆▇█"
+
+
+def step_counts(steps: int, points: int = 24) -> list[int]:
+    """About ``points`` even numbers of steps that end at ``steps``."""
+    return sorted({max(1, math.ceil(steps * i / points)) for i in range(1, points + 1)}) if steps > 0 else []
+
+
+def text_plot(points: Sequence[Point], height: int = 8) -> str:
+    """Upper ends as columns of blocks; infinite ones fill theirs."""
+    finite = [upper for _, _, upper in points if math.isfinite(upper)]
+    top = max(finite, default=0.0) or 1.0
+    columns = [min(upper / top, 1.0) * height if math.isfinite(upper) else float(height) for _, _, upper in points]
+    rows = []
+    for row in range(height, 0, -1):
+        cells = "".join(_BLOCKS[round(8 * min(max(column - row + 1, 0.0), 1.0))] * 2 for column in columns)
+        label = f"{top * row / height:10.4g} " if row in (height, 1) else " " * 11
+        rows.append(label + "│" + cells)
+    rows.append(" " * 11 + "└" + "─" * (2 * len(points)))
+    first, last = (points[0][0], points[-1][0]) if points else (0, 0)
+    rows.append(" " * 12 + f"{first} steps" + f"{last} steps".rjust(max(0, 2 * len(points) - len(f"{first} steps"))))
+    return "\n".join(rows)
+
+
+def save_plot(path: str, curves: Mapping[str, Sequence[Point]], delta: float) -> None:
+    """Write a .png or .svg file. Raises Unsupported without matplotlib, InvalidArgument for another ending."""
+    if not path.endswith((".png", ".svg")):
+        raise InvalidArgument(f"[plot] Expected a file name that ends in .png or .svg, received {path}.")
+    try:
+        figure_module: Any = import_module("matplotlib.figure")
+    except ImportError:
+        raise Unsupported("[plot] Expected matplotlib to be installed. pip install 'hushgrad[plot]'.") from None
+    figure = figure_module.Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    for name, points in curves.items():
+        steps = [count for count, _, _ in points]
+        axes.plot(steps, [upper for _, _, upper in points], label=f"{name}, upper")
+        if any(lower > 0 for _, lower, _ in points):
+            axes.fill_between(steps, [lower for _, lower, _ in points], [upper for _, _, upper in points], alpha=0.3)
+    axes.set_xlabel("steps")
+    axes.set_ylabel(f"epsilon at delta {delta:g}")
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    figure.savefig(path)

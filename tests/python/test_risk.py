@@ -1,0 +1,57 @@
+"""Attack risks against the exact trade-off of the Gaussian mechanism, and the searches built on them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from scipy.stats import norm
+
+from hushgrad.accounting import GaussianDpEvent, NonPrivateDpEvent, NoOpDpEvent, PoissonSampledDpEvent, SelfComposedDpEvent
+from hushgrad.accounting.risk import advantage, noise_for_risk, reconstruction_risk, tpr_at_fpr, trade_off
+from hushgrad.errors import InvalidArgument
+
+
+@pytest.mark.parametrize("mu", [0.2, 0.5, 1.0, 3.0])
+def test_bounds_are_above_the_best_test_and_close(mu: float) -> None:
+    """The best test of N(0, 1) against N(mu, 1) is a threshold: TPR = Phi(Phi^-1(FPR) + mu)."""
+    event = GaussianDpEvent(1 / mu)
+    for fpr in (1e-5, 1e-3, 0.01, 0.1, 0.5, 0.9):
+        exact = float(norm.cdf(norm.ppf(fpr) + mu))
+        assert exact <= tpr_at_fpr(event, fpr) <= exact * 1.05
+    assert advantage(event) == pytest.approx(2 * norm.cdf(mu / 2) - 1, rel=1e-9)
+    # golden/accounting.json, derived_gdp_mu0.5
+    if mu == 0.5:
+        assert advantage(event) == pytest.approx(0.197412651366, abs=1e-9)
+        assert 0.033898939123 <= tpr_at_fpr(event, 0.01) <= 0.0345
+    # Two contributions differ where a record is replaced.
+    exact = float(norm.cdf(norm.ppf(0.01) + 2 * mu))
+    assert exact <= reconstruction_risk(event, 0.01) <= exact * 1.05
+
+
+def test_ends() -> None:
+    assert tpr_at_fpr(NonPrivateDpEvent(), 0.01) == 1
+    assert tpr_at_fpr(NoOpDpEvent(), 0.01) == pytest.approx(0.01)
+    assert trade_off(NoOpDpEvent(), [0.0, 0.3, 1.0]) == [(0.0, 1.0), (0.3, pytest.approx(0.7)), (1.0, 0.0)]
+    for bad in (-0.1, 1.1, math.nan):
+        with pytest.raises(InvalidArgument):
+            tpr_at_fpr(GaussianDpEvent(1.0), bad)
+
+
+def test_trade_off_is_convex_and_falling() -> None:
+    event = SelfComposedDpEvent(PoissonSampledDpEvent(0.01, GaussianDpEvent(1.0)), 500)
+    points = trade_off(event, [i / 20 for i in range(21)])
+    fnr = [value for _, value in points]
+    assert all(a >= b for a, b in zip(fnr, fnr[1:], strict=False))
+    assert all(a + c >= 2 * b - 1e-6 for a, b, c in zip(fnr, fnr[1:], fnr[2:], strict=False))
+    assert all(f + n <= 1 + 1e-12 for f, n in points)
+
+
+def test_noise_for_risk_meets_its_target() -> None:
+    def risk(noise_multiplier: float) -> float:
+        return advantage(GaussianDpEvent(noise_multiplier))
+
+    noise = noise_for_risk(risk, 0.1)
+    assert risk(noise) <= 0.1 < risk(noise / 1.002)
+    with pytest.raises(InvalidArgument):
+        noise_for_risk(risk, 1e-9)
