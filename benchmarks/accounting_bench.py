@@ -1,0 +1,132 @@
+"""Accounting beside dp_accounting: queries, calibration, a heterogeneous history, and how wide the intervals are.
+
+    PYTHONPATH=... python benchmarks/accounting_bench.py [--sweep 200] [--output benchmarks/results/accounting.json]
+
+Processor time of one thread, the smallest of several runs, both libraries in the same process. Without dp_accounting its
+columns are null.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import random
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from hushgrad.accounting import ComposedDpEvent, DpEvent, GaussianDpEvent, PoissonSampledDpEvent, SelfComposedDpEvent
+from hushgrad.accounting import calibrate_noise, epsilon
+
+CASES = [(0.01, 1.0, 10_000), (0.001, 0.6, 50_000), (256 / 60000, 1.1, 14_063), (4096 / 50000, 3.0, 2_500)]
+DELTA = 1e-5
+
+
+def seconds(run: Callable[[], object], repeats: int) -> float:
+    run()
+    best = math.inf
+    for _ in range(repeats):
+        start = time.process_time()
+        run()
+        best = min(best, time.process_time() - start)
+    return best
+
+
+def training(q: float, sigma: float, steps: int) -> DpEvent:
+    return SelfComposedDpEvent(PoissonSampledDpEvent(q, GaussianDpEvent(sigma)), steps)
+
+
+def theirs(q: float, sigma: float, steps: int) -> float | None:
+    try:
+        library: Any = import_module("dp_accounting.pld.privacy_loss_distribution")
+    except ImportError:
+        return None
+
+    def query() -> float:
+        pld = library.from_gaussian_mechanism(sigma, sampling_prob=q)
+        return float(pld.self_compose(steps).get_epsilon_for_delta(DELTA))
+
+    return seconds(query, 2)
+
+
+def queries() -> list[dict[str, Any]]:
+    rows = []
+    for q, sigma, steps in CASES:
+        event = training(q, sigma, steps)
+        ours, other = seconds(lambda event=event: epsilon(event, DELTA), 5), theirs(q, sigma, steps)
+        calibration = seconds(
+            lambda q=q, steps=steps: calibrate_noise(target_epsilon=8, target_delta=DELTA, sampling_rate=q, steps=steps), 2
+        )
+        rows.append(
+            {
+                "sampling_rate": q,
+                "noise_multiplier": sigma,
+                "steps": steps,
+                "epsilon": epsilon(event, DELTA),
+                "seconds": ours,
+                "dp_accounting_seconds": other,
+                "times_faster": other / ours if other else None,
+                "calibration_seconds": calibration,
+            }
+        )
+    return rows
+
+
+def history(runs: int) -> dict[str, Any]:
+    random.seed(1)
+    event = ComposedDpEvent(
+        [training(random.uniform(0.001, 0.02), random.uniform(0.8, 2), random.randint(10, 200)) for _ in range(runs)]
+    )
+    start = time.process_time()
+    bounds = epsilon(event, 1e-6)
+    return {"runs": runs, "seconds": time.process_time() - start, "epsilon": bounds}
+
+
+def sweep(count: int) -> dict[str, Any]:
+    """sigma in [0.3, 50], q in [1e-6, 1], up to 10^6 steps, delta in [1e-12, 0.03]: all uniform in the logarithm."""
+    random.seed(7)
+    widths = []
+    for _ in range(count):
+        sigma, q = math.exp(random.uniform(math.log(0.3), math.log(50))), math.exp(random.uniform(math.log(1e-6), 0))
+        steps, delta = int(math.exp(random.uniform(0, math.log(1e6)))), 10 ** random.uniform(-12, -1.5)
+        start = time.process_time()
+        lower, upper = epsilon(training(q, sigma, steps), delta)
+        width = (upper - lower) / upper if upper > 0 else 0.0
+        widths.append((width, q, sigma, steps, delta, time.process_time() - start))
+    widths.sort(reverse=True)
+    return {
+        "count": count,
+        "share_wider_than_1e-3": sum(row[0] > 1e-3 for row in widths) / count,
+        "widest": [dict(zip(("width", "q", "sigma", "steps", "delta", "seconds"), row, strict=True)) for row in widths[:10]],
+        "median_seconds": sorted(row[5] for row in widths)[count // 2],
+        "largest_seconds": max(row[5] for row in widths),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--sweep", type=int, default=200)
+    parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    document = {
+        "machine": {"processor": platform.processor() or platform.machine(), "system": platform.platform()},
+        "time": "processor time, one thread, smallest of several",
+        "delta": DELTA,
+        "queries": queries(),
+        "history": history(arguments.runs),
+        "sweep": sweep(arguments.sweep),
+    }
+    text = json.dumps(document, indent=2)
+    print(text)
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
