@@ -158,6 +158,10 @@ class PrivateSession:
 
     _private: frozenset[int] = frozenset()
 
+    def __reduce__(self) -> tuple[type[CopiedSession], tuple[()]]:
+        # copy.deepcopy(model) and pickling it, for averages of weights and snapshots: the copy is nobody's run.
+        return CopiedSession, ()
+
     def close(self) -> None:
         """Ends private training: the module trains as before, without privacy and without a charge. What was spent stays spent."""
         self._batch = None
@@ -170,6 +174,19 @@ class PrivateSession:
         if optimizer is not None:
             optimizer.__dict__.pop("zero_grad", None)
             _sessions.pop(optimizer, None)
+
+
+class CopiedSession:
+    """What a copy of a private model holds in place of its session: it may be evaluated, and refuses to train."""
+
+    _refused = (
+        "[model] Expected a model that went through make_private, received a copy of one in training mode: its gradients would be ordinary "
+        "ones. Evaluate copies under eval() or torch.no_grad(); to train, load the state_dict into a new model and make that private."
+    )
+
+    def _after_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        if module.training and torch.is_grad_enabled() and any(t.requires_grad for t in tensors_in(output)):
+            raise Unsupported(self._refused)
 
 
 @dataclass(frozen=True)

@@ -773,3 +773,26 @@ def test_packed_sequences_are_exact_or_refused() -> None:
         capture.accumulate()
         assert_close(capture.finish(), clipped_sum(gradients, clip))
     assert refused < 4  # equal lengths need no packing
+
+
+def test_states_of_recurrent_layers_are_outputs_too() -> None:
+    torch.manual_seed(0)
+    module, x = nn.LSTM(6, 5, num_layers=2, batch_first=True), torch.randn(4, 3, 6)
+
+    def loss_of(net: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+        output, (h, c) = net(inputs)
+        return output.square().sum((1, 2)) + h.tanh().sum((0, 2)) + c.square().sum((0, 2))
+
+    twin = copy.deepcopy(module).double()
+    gradients = [list(torch.autograd.grad(loss_of(twin, row[None].double()).sum(), list(twin.parameters()))) for row in x]
+    clip = median_norm(gradients)
+    capture = capture_of(module, clip)
+    for _ in range(2):
+        capture.begin_batch(4)
+        output, (h, c) = module(x)
+        capture.watch([output, h, c])
+        loss = (output.square().sum((1, 2)) + h.tanh().sum((0, 2)) + c.square().sum((0, 2))).mean()
+        capture.check_loss([loss], [torch.ones(())])
+        loss.backward()
+        capture.accumulate()
+        assert_close(capture.finish(), clipped_sum(gradients, clip))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -798,3 +800,15 @@ def test_a_compiled_part_without_parameters_and_eager_graphs_train() -> None:
         optimizer.zero_grad()
         module(x).square().mean().backward()
         optimizer.step()
+
+
+@pytest.mark.parametrize("how", ["deepcopy", "pickle"])
+def test_copies_of_a_private_model_can_be_evaluated_and_refuse_to_train(how: str) -> None:
+    training = Training(noise_multiplier=1.0)
+    x = next(iter(training.loader))[0]
+    module = copy.deepcopy(training.module) if how == "deepcopy" else pickle.loads(pickle.dumps(training.module))
+    with torch.no_grad():
+        assert torch.equal(module(x), training.module(x))
+    assert module.eval()(x).requires_grad
+    with pytest.raises(Unsupported, match="a copy of one in training mode"):
+        module.train()(x)

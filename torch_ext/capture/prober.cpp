@@ -16,6 +16,8 @@ std::optional<RowMap> output_map(const at::Tensor& output, std::int64_t batch, b
   const std::int64_t dim = batch_first ? 0 : 1;
   if (output.dim() > dim && output.size(dim) == batch) return RowMap{dim, true};
   if (batch_first && output.dim() > 0 && output.size(0) > 0 && output.size(0) % batch == 0) return RowMap{0, true};
+  // States of recurrent layers are [layers, B, H] whatever batch_first says. A wrong guess does not survive the probes.
+  if (batch_first && output.dim() > 1 && output.size(1) == batch) return RowMap{1, true};
   if (!batch_first && output.dim() > 0 && output.size(0) > 0 && output.size(0) % batch == 0) return RowMap{0, false};
   return std::nullopt;
 }
