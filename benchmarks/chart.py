@@ -1,4 +1,4 @@
-"""Draws the charts of the README from the JSON that the benchmarks wrote. Needs matplotlib.
+"""Draws the charts and writes docs/benchmarks.md from the JSON that the benchmarks wrote. Needs matplotlib.
 
     python benchmarks/chart.py [--results benchmarks/results] [--output docs/charts]
 """
@@ -57,16 +57,50 @@ def scaling_chart(results: dict[str, Any], to: Path) -> None:
     figure.savefig(to / "scaling.svg", metadata={"Date": None})
 
 
+def number(row: dict[str, Any] | None, key: str) -> str:
+    if row is None or row.get(key) is None:
+        return "-"
+    return f"{row[key]:.2f}" if row[key] < 10 else f"{row[key]:.0f}"
+
+
+def page(step: dict[str, Any], scaling: dict[str, Any] | None) -> str:
+    lines = [
+        "# Benchmarks\n\n",
+        "Forward + backward + clip of one step against forward + backward of ordinary training, on the same inputs, taking turns in one\n",
+        "process; medians. Memory: the peak above the loaded libraries, model and data, each in a fresh process. A dash: cannot run.\n",
+        "Written by `benchmarks/chart.py` from `benchmarks/results/step.json`; `benchmarks/step_bench.py` measures.\n\n",
+        f"{step['machine']['cpu']}, {step['machine']['threads']} threads, torch {step['machine']['torch']}, median of {step['repeats']}.\n\n",
+        "| model | ms, ordinary | " + " | ".join(LABELS.values()) + " |\n| --- | --- |" + " --- |" * len(LABELS) + "\n",
+    ]
+    for model, rows in step["results"].items():
+        lines.append(f"| {model} | {rows['plain']['median_ms']:.0f} | " + " | ".join(number(rows.get(n), "time_ratio") for n in LABELS) + " |\n")
+    lines.append("\nPeak memory, as a ratio to ordinary training:\n\n| model | MiB, ordinary | " + " | ".join(LABELS.values()) + " |\n| --- | --- |" + " --- |" * len(LABELS) + "\n")
+    for model, rows in step["results"].items():
+        lines.append(f"| {model} | {rows['plain']['peak_mib']:.0f} | " + " | ".join(number(rows.get(n), "peak_ratio") for n in LABELS) + " |\n")
+    lines.append("\n![time of a step](charts/step.svg)\n")
+    if scaling:
+        lines.append("\n## Growth\n\nA GPT on 128 tokens; milliseconds a step.\n\n| axis | setting | ordinary | hushgrad | ratio |\n| --- | --- | --- | --- | --- |\n")
+        for axis, rows in scaling["results"].items():
+            for name, row in rows.items():
+                lines.append(f"| {axis} | {name} | {row['plain_ms']:.0f} | {row['hushgrad_ms']:.0f} | {row['ratio']:.2f} |\n")
+        lines.append("\n![growth](charts/scaling.svg)\n")
+    return "".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--output", type=Path, default=Path("docs/charts"))
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
+    found = {}
     for name, draw in (("step", step_chart), ("scaling", scaling_chart)):
         source = arguments.results / f"{name}.json"
         if source.exists():
-            draw(json.loads(source.read_text())["results"], arguments.output)
+            found[name] = json.loads(source.read_text())
+            draw(found[name]["results"], arguments.output)
+    if "step" in found:
+        (arguments.output.parent / "benchmarks.md").write_text(page(found["step"], found.get("scaling")))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,50 @@ struct Gates {
   at::Tensor c, tanh_c;  // [T, B, H]
 };
 
+// One row of cells. Cloned for the vector units that a processor may have: these loops are all there is between the products.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define HUSHGRAD_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define HUSHGRAD_CLONES
+#endif
+
+template <typename T>
+[[gnu::always_inline]] inline void cell_row(const T* i, const T* before, T* now, std::int64_t hidden) {
+  const T *f = i + hidden, *g = f + hidden;
+  for (std::int64_t k = 0; k < hidden; ++k) now[k] = f[k] * before[k] + i[k] * g[k];
+}
+
+/// i: the row's activated gates; di: where their gradients go. dh: of h_t; extra: of the output at t, or null; dc: of c_t, becomes
+/// that of c_{t-1}.
+template <typename T>
+[[gnu::always_inline]] inline void back_row(const T* __restrict i, const T* __restrict tanh_c, const T* __restrict before, const T* __restrict dh,
+                                            const T* __restrict extra, T* __restrict dc, T* __restrict di, std::int64_t hidden) {
+  const T *f = i + hidden, *g = f + hidden, *o = g + hidden;
+  T *df = di + hidden, *dg = df + hidden, *d_o = dg + hidden;
+  for (std::int64_t k = 0; k < hidden; ++k) {
+    const T of_h = dh[k] + (extra ? extra[k] : T(0));
+    const T of_c = dc[k] + of_h * o[k] * (T(1) - tanh_c[k] * tanh_c[k]);
+    d_o[k] = of_h * tanh_c[k] * o[k] * (T(1) - o[k]);
+    di[k] = of_c * g[k] * i[k] * (T(1) - i[k]);
+    df[k] = of_c * before[k] * f[k] * (T(1) - f[k]);
+    dg[k] = of_c * i[k] * (T(1) - g[k] * g[k]);
+    dc[k] = of_c * f[k];
+  }
+}
+
+HUSHGRAD_CLONES void step_cells(const float* i, const float* before, float* now, std::int64_t hidden) { cell_row(i, before, now, hidden); }
+void step_cells(const double* i, const double* before, double* now, std::int64_t hidden) { cell_row(i, before, now, hidden); }
+
+HUSHGRAD_CLONES void step_cells_back(const float* i, const float* tanh_c, const float* before, const float* dh, const float* extra, float* dc, float* di,
+                                     std::int64_t hidden) {
+  if (extra) return back_row(i, tanh_c, before, dh, extra, dc, di, hidden);
+  back_row<float>(i, tanh_c, before, dh, nullptr, dc, di, hidden);
+}
+void step_cells_back(const double* i, const double* tanh_c, const double* before, const double* dh, const double* extra, double* dc, double* di,
+                     std::int64_t hidden) {
+  back_row(i, tanh_c, before, dh, extra, dc, di, hidden);
+}
+
 template <typename T>
 void run_cells(const Layer& layer, const Gates& gates) {
   const std::int64_t batch = layer.input.size(1), hidden = layer.w_hh.size(1);
@@ -45,10 +89,8 @@ void run_cells(const Layer& layer, const Gates& gates) {
       const T* before = start + b * hidden;
       for (std::int64_t n = 0; n < layer.steps(); ++n) {
         const std::int64_t row = layer.step(n) * batch + b;
-        const T *i = activated + row * 4 * hidden, *f = i + hidden, *g = f + hidden;
-        T* now = c + row * hidden;
-        for (std::int64_t k = 0; k < hidden; ++k) now[k] = f[k] * before[k] + i[k] * g[k];
-        before = now;
+        step_cells(activated + row * 4 * hidden, before, c + row * hidden, hidden);
+        before = c + row * hidden;
       }
     }
   });
@@ -81,18 +123,8 @@ void step_back(const Layer& layer, const Gates& gates, std::int64_t n, const at:
   T *c_gradient = dc.mutable_data_ptr<T>(), *out = d_gates.mutable_data_ptr<T>() + t * batch * 4 * hidden;
   at::parallel_for(0, batch, 8, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t b = begin; b < end; ++b) {
-      const T *i = activated + b * 4 * hidden, *f = i + hidden, *g = f + hidden, *o = g + hidden, *tc = tanh_c + b * hidden;
-      const T *before = c_before + b * hidden, *h = h_gradient + b * hidden, *extra = from_output ? from_output + b * hidden : nullptr;
-      T *di = out + b * 4 * hidden, *df = di + hidden, *dg = df + hidden, *d_o = dg + hidden, *c = c_gradient + b * hidden;
-      for (std::int64_t k = 0; k < hidden; ++k) {
-        const T of_h = h[k] + (extra ? extra[k] : T(0));
-        const T of_c = c[k] + of_h * o[k] * (T(1) - tc[k] * tc[k]);
-        d_o[k] = of_h * tc[k] * o[k] * (T(1) - o[k]);
-        di[k] = of_c * g[k] * i[k] * (T(1) - i[k]);
-        df[k] = of_c * before[k] * f[k] * (T(1) - f[k]);
-        dg[k] = of_c * i[k] * (T(1) - g[k] * g[k]);
-        c[k] = of_c * f[k];
-      }
+      step_cells_back(activated + b * 4 * hidden, tanh_c + b * hidden, c_before + b * hidden, h_gradient + b * hidden,
+                      from_output ? from_output + b * hidden : nullptr, c_gradient + b * hidden, out + b * 4 * hidden, hidden);
     }
   });
 }
