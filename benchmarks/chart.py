@@ -67,8 +67,8 @@ def page(step: dict[str, Any], scaling: dict[str, Any] | None) -> str:
     lines = [
         "# Benchmarks\n\n",
         "Forward + backward + clip of one step against forward + backward of ordinary training, on the same inputs, taking turns in one\n",
-        "process; medians. Memory: the peak above the loaded libraries, model and data, each in a fresh process. A dash: cannot run.\n",
-        "Written by `benchmarks/chart.py` from `benchmarks/results/step.json`; `benchmarks/step_bench.py` measures.\n\n",
+        "process; medians. Memory: the peak above the loaded libraries, model and data, each in a fresh process. A dash: Opacus cannot run the model (fused LSTM, shared ids), or its memory\n",
+        "does not fit (recommender).\n\nWritten by `benchmarks/chart.py` from `benchmarks/results/step.json`; `benchmarks/step_bench.py` measures.\n\n",
         f"{step['machine']['cpu']}, {step['machine']['threads']} threads, torch {step['machine']['torch']}, median of {step['repeats']}.\n\n",
         "| model | ms, ordinary | " + " | ".join(LABELS.values()) + " |\n| --- | --- |" + " --- |" * len(LABELS) + "\n",
     ]
