@@ -120,12 +120,6 @@ class CutBehind {
   std::vector<std::pair<NodePtr, torch::autograd::edge_list>> edges_;
 };
 
-at::Tensor subset(std::int64_t batch, int bit, bool value) {
-  at::Tensor chosen = at::empty({batch}, at::kBool);
-  for (std::int64_t b = 0; b < batch; ++b) chosen.data_ptr<bool>()[b] = (((b >> bit) & 1) != 0) == value;
-  return chosen;
-}
-
 variable_list run(const std::vector<Edge>& roots, const variable_list& seeds, const std::vector<Edge>& ends, bool create_graph) {
   return torch::autograd::Engine::get_default_engine().execute(roots, seeds, /*keep_graph=*/true, create_graph, /*accumulate_grad=*/false, ends);
 }
@@ -141,7 +135,7 @@ bool is_block_diagonal(const std::vector<Edge>& roots, const variable_list& seed
   const int bits = static_cast<int>(std::bit_width(static_cast<std::uint64_t>(batch - 1)));
   for (int bit = 0; bit < bits; ++bit) {
     for (bool value : {true, false}) {
-      const at::Tensor chosen = subset(batch, bit, value);
+      const at::Tensor chosen = samples_with_bit(batch, bit, value);
       const at::Tensor others = chosen.logical_not().nonzero().squeeze(1);
       std::vector<Edge> starts;
       variable_list vectors;

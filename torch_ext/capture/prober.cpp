@@ -96,13 +96,13 @@ void run_probe(const std::vector<ProbedOutput>& outputs, std::int64_t batch, con
                                                         /*accumulate_grad=*/true);
 }
 
+}  // namespace
+
 at::Tensor samples_with_bit(std::int64_t batch, int bit, bool value) {
   at::Tensor seeded = at::empty({batch}, at::kBool);
   for (std::int64_t b = 0; b < batch; ++b) seeded.data_ptr<bool>()[b] = (((b >> bit) & 1) != 0) == value;
   return seeded;
 }
-
-}  // namespace
 
 std::vector<ProbedOutput> batched_outputs(const std::vector<at::Tensor>& outputs, std::int64_t batch, bool batch_first) {
   std::vector<ProbedOutput> result;

@@ -23,6 +23,9 @@ std::vector<ProbedOutput> batched_outputs(const std::vector<at::Tensor>& outputs
 /// What the probes are to watch: (node, input) pairs.
 using ProbeTargets = std::vector<Edge>;
 
+/// [batch] bool: the samples whose number has (value) or has not (not value) the bit. Over all bits any two samples are told apart.
+at::Tensor samples_with_bit(std::int64_t batch, int bit, bool value);
+
 /// True while a probe runs, in any thread: hooks that collect gradients look away.
 bool is_probing();
 

@@ -1,10 +1,6 @@
 #include "torch_ext/capture/sum_of_products.h"
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define HUSHGRAD_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define HUSHGRAD_CLONES
-#endif
+#include "torch_ext/rules/vector_units.h"
 
 namespace hushgrad {
 namespace {

@@ -3,10 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#if defined(__x86_64__)
-#define HUSHGRAD_AVX512 __attribute__((target("avx512f,avx2,fma,prefer-vector-width=512")))
-#define HUSHGRAD_AVX2 __attribute__((target("avx2,fma")))
-#endif
+#include "torch_ext/rules/vector_units.h"
 
 namespace hushgrad {
 namespace {
@@ -23,12 +20,6 @@ struct Block {
   float* gradient;                // [J, lanes], at the block's first channel
 };
 
-typedef float V16 __attribute__((vector_size(64)));
-typedef float V8 __attribute__((vector_size(32)));
-typedef float V4 __attribute__((vector_size(16)));
-
-template <typename V>
-[[gnu::always_inline]] inline void load(V& to, const float* from) { __builtin_memcpy(&to, from, sizeof(V)); }
 template <typename V>
 [[gnu::always_inline]] inline void store(float* to, const V& from) { __builtin_memcpy(to, &from, sizeof(V)); }
 

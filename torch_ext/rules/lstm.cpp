@@ -9,6 +9,7 @@
 
 #include "torch_ext/rules/linear.h"
 #include "torch_ext/rules/rule.h"
+#include "torch_ext/rules/vector_units.h"
 
 namespace hushgrad {
 namespace {
@@ -34,13 +35,7 @@ struct Gates {
   at::Tensor c, tanh_c;  // [T, B, H]
 };
 
-// One row of cells. Cloned for the vector units that a processor may have: these loops are all there is between the products.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define HUSHGRAD_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define HUSHGRAD_CLONES
-#endif
-
+// One row of cells: these loops are all there is between the products.
 template <typename T>
 [[gnu::always_inline]] inline void cell_row(const T* i, const T* before, T* now, std::int64_t hidden) {
   const T *f = i + hidden, *g = f + hidden;

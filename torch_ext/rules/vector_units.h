@@ -1,0 +1,26 @@
+// How kernels are compiled for the vector units that a processor may have.
+#pragma once
+
+#if defined(__x86_64__)
+#define HUSHGRAD_AVX512 __attribute__((target("avx512f,avx2,fma,prefer-vector-width=512")))
+#define HUSHGRAD_AVX2 __attribute__((target("avx2,fma")))
+#endif
+
+// For plain loops, which the compiler vectorises itself: one copy a unit, chosen when the library is loaded.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define HUSHGRAD_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define HUSHGRAD_CLONES
+#endif
+
+namespace hushgrad {
+
+typedef float V16 __attribute__((vector_size(64)));
+typedef float V8 __attribute__((vector_size(32)));
+typedef float V4 __attribute__((vector_size(16)));
+
+/// From memory of any alignment.
+template <typename V>
+[[gnu::always_inline]] inline void load(V& to, const float* from) { __builtin_memcpy(&to, from, sizeof(V)); }
+
+}  // namespace hushgrad
