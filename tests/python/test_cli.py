@@ -225,15 +225,15 @@ def test_a_bad_name_is_a_usage_error(path: str) -> None:
 
 
 def test_budget_refusals_have_their_own_code(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    import hushgrad.cli as cli
+    from hushgrad.cli.frame import LazyGroup
 
     def refused(*_: object, **__: object) -> None:
         raise errors.BudgetExceeded("[x] Expected less,\nreceived more. Stop.")
 
-    monkeypatch.setattr(cli, "app", refused)
-    monkeypatch.setattr(sys, "argv", ["hushgrad", "x"])
+    monkeypatch.setattr(LazyGroup, "invoke", refused)
+    monkeypatch.setattr(sys, "argv", ["hushgrad", "epsilon"])
     with pytest.raises(SystemExit) as caught:
-        cli.main()
+        main()
     assert caught.value.code == 3
     assert capsys.readouterr().err == "[x] Expected less, received more. Stop.\n"
 
@@ -311,3 +311,12 @@ def test_witness_and_repair(path: str, tmp_path: Path, monkeypatch: pytest.Monke
     assert_one_error_line(one, 2, "two different people")
     assert run("ledger", "repair", *check, "--first", "ada", "--second", "bob", "--reason", "disk").returncode == 0
     assert run("ledger", "witness", *check).returncode == 0
+
+
+def test_every_command_is_listed_with_its_own_first_paragraph() -> None:
+    from hushgrad.cli import _COMMANDS
+    from hushgrad.cli.frame import load
+
+    for commands in _COMMANDS.values():
+        for name, (module, summary) in commands.items():
+            assert " ".join((load(module, name).help or "").split("\n\n")[0].split()).startswith(summary), name

@@ -8,6 +8,7 @@ void bind_random(pybind11::module_& m);      // dpcore/random
 void bind_sampling(pybind11::module_& m);    // dpcore/sampling
 void bind_noise(pybind11::module_& m);       // dpcore/noise
 void bind_accounting(pybind11::module_& m);  // accounting/accountants, accounting/event.h
+void bind_build_facts(pybind11::module_& m);  // accounting/build_facts.h
 void bind_ledger(pybind11::module_& m);      // accounting/ledger
 void bind_keys(pybind11::module_& m);        // dpcore/keys
 void bind_sealed(pybind11::module_& m);      // dpcore/sealed

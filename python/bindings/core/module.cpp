@@ -9,6 +9,7 @@ PYBIND11_MODULE(_core, m) {
   hushgrad::python::bind_sampling(m);
   hushgrad::python::bind_noise(m);
   hushgrad::python::bind_accounting(m);
+  hushgrad::python::bind_build_facts(m);
   hushgrad::python::bind_ledger(m);
   hushgrad::python::bind_keys(m);
   hushgrad::python::bind_sealed(m);

@@ -1,70 +1,48 @@
-"""The command line: ``hushgrad``. Exit codes: 0 ok, 1 a check or an operation failed, 2 usage, 3 refused by a budget.
+"""The command line: ``hushgrad``. Exit codes: ``exit_code.py``. Nothing here imports PyTorch.
 
-Nothing here imports PyTorch. Every command module has ``register(app)``; this file only lists them.
+Every command module has ``register(app)``; this file only lists the commands: heading of the help page -> name -> (module,
+first paragraph of its help), so that help and completions need not import them.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
-from typing import Any
+__all__ = ["main"]
 
-import typer
-
-from hushgrad.cli.output import print_error
-from hushgrad.errors import BudgetExceeded, HushgradError, InvalidArgument
-
-__all__ = ["app", "main"]
-
-FAILED, USAGE, REFUSED = 1, 2, 3
-
-_COMMANDS = (
-    "hushgrad.cli.epsilon",
-    "hushgrad.cli.calibrate",
-    "hushgrad.cli.ledger",
-    "hushgrad.cli.keys",
-    "hushgrad.cli.report",
-    "hushgrad.cli.doctor",
-)
-
-app = typer.Typer(
-    name="hushgrad",
-    help="Differentially private training: budgets, noise, keys and reports.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-
-for _name in _COMMANDS:
-    if importlib.util.find_spec(_name) is not None:
-        importlib.import_module(_name).register(app)
-
-# Typer has carried click inside since 0.25 and imported it before; the base of its usage errors is found either way.
-_ClickException: type[Any] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+_COMMANDS = {
+    "Plan": {
+        "epsilon": ("hushgrad.cli.epsilon", "Show epsilon of DP-SGD with Poisson batches: as a number, a table over steps, or a plot."),
+        "calibrate": (
+            "hushgrad.cli.calibrate",
+            "Show the smallest safe noise multiplier of DP-SGD with Poisson batches, add-or-remove-one adjacency.",
+        ),
+    },
+    "Budgets": {
+        "ledger": ("hushgrad.cli.ledger", "Make a ledger, cap a dataset, and read what was spent."),
+        "report": ("hushgrad.cli.report", "Reports what was spent and what is left."),
+    },
+    "Keys and files": {
+        "keys": ("hushgrad.cli.keys", "Make a keyring and the keys of datasets."),
+    },
+    "This machine": {
+        "doctor": ("hushgrad.cli.doctor", "Check a model before training; without one, check this machine."),
+        "completion": ("hushgrad.cli.completion", "Print the script that completes commands and options in a shell."),
+        "man": ("hushgrad.cli.man", "Print the manual page."),
+    },
+}
 
 
 def main() -> None:
     """Run the command line and exit. An error is one red line on standard error, never a traceback."""
-    sys.exit(_run(sys.argv[1:] or ["--help"]))
+    import sys
+
+    sys.exit(_run(sys.argv[1:]))
 
 
 def _run(arguments: list[str]) -> int:
     try:
-        return app(arguments, standalone_mode=False, prog_name="hushgrad") or 0
-    except HushgradError as error:
-        print_error(str(error))
-        return _exit_code(error)
-    except _ClickException as error:
-        print_error(error.format_message())
-        return USAGE
-    except BrokenPipeError:
-        return FAILED
-    except (typer.Abort, KeyboardInterrupt):
-        print_error("Stopped.")
-        return FAILED
+        from hushgrad.cli.frame import run
+        from hushgrad.cli.root import root
 
-
-def _exit_code(error: HushgradError) -> int:
-    if isinstance(error, BudgetExceeded):
-        return REFUSED
-    return USAGE if isinstance(error, InvalidArgument) else FAILED
+        return run(root(_COMMANDS), arguments or ["--help"])
+    except KeyboardInterrupt:  # while modules were still being imported
+        return 130
