@@ -40,6 +40,16 @@ class SealError : public Error { public: using Error::Error; };
 /// A key is missing, wrong, or may not be used.
 class KeyError : public Error { public: using Error::Error; };
 
+/// An operation needs approvals that it does not have. reason() is one word for programs; see check_approvals().
+class Denied : public Error {
+ public:
+  Denied(std::string reason, const std::string& what) : Error(what), reason_(std::move(reason)) {}
+  const std::string& reason() const { return reason_; }
+
+ private:
+  std::string reason_;
+};
+
 /// The operating system refused: open, write, fsync, rename, entropy.
 class IoError : public Error { public: using Error::Error; };
 

@@ -11,6 +11,7 @@
 
 #include "dpcore/error.h"
 #include "dpcore/keys/bytes.h"
+#include "dpcore/keys/fips.h"
 
 namespace hushgrad {
 namespace {
@@ -26,7 +27,6 @@ char kDigest[] = "SHA384";
 }
 
 struct FreeKdf {
-  void operator()(EVP_KDF* kdf) const { EVP_KDF_free(kdf); }
   void operator()(EVP_KDF_CTX* context) const { EVP_KDF_CTX_free(context); }
 };
 
@@ -34,7 +34,8 @@ struct FreeKdf {
 
 Sha384 sha384(std::span<const std::byte> data) {
   Sha384 digest;
-  if (!EVP_Q_digest(nullptr, kDigest, nullptr, data.data(), data.size(), openssl_out(digest), nullptr)) {
+  const OpensslSource source = openssl_source();
+  if (!EVP_Q_digest(source.context, kDigest, source.properties, data.data(), data.size(), openssl_out(digest), nullptr)) {
     fail("sha384");
   }
   return digest;
@@ -43,7 +44,8 @@ Sha384 sha384(std::span<const std::byte> data) {
 Sha384 hmac_sha384(std::span<const std::byte> key, std::span<const std::byte> data) {
   if (key.empty()) throw InvalidArgument("[hmac_sha384] Expected a key, received none.");
   Sha384 mac;
-  if (EVP_Q_mac(nullptr, "HMAC", nullptr, kDigest, nullptr, key.data(), key.size(), openssl_in(data),
+  const OpensslSource source = openssl_source();
+  if (EVP_Q_mac(source.context, "HMAC", source.properties, kDigest, nullptr, key.data(), key.size(), openssl_in(data),
                 data.size(), openssl_out(mac), mac.size(), nullptr) == nullptr) {
     fail("hmac_sha384");
   }
@@ -57,7 +59,7 @@ void hkdf_expand_sha384(std::span<const std::byte> key, std::span<const std::byt
                                   " bytes of info and 1..", kMaxOutputBytes, " bytes out, received ",
                                   key.size(), ", ", info.size(), " and ", out.size(), " bytes."));
   }
-  static const std::unique_ptr<EVP_KDF, FreeKdf> kdf(EVP_KDF_fetch(nullptr, "HKDF", nullptr));
+  static Fetched<EVP_KDF> kdf(EVP_KDF_fetch, "HKDF");
   std::unique_ptr<EVP_KDF_CTX, FreeKdf> context(EVP_KDF_CTX_new(kdf.get()));
   int mode = EVP_KDF_HKDF_MODE_EXPAND_ONLY;
   const OSSL_PARAM parameters[] = {

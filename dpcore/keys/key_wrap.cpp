@@ -8,6 +8,7 @@
 
 #include "dpcore/error.h"
 #include "dpcore/keys/bytes.h"
+#include "dpcore/keys/fips.h"
 
 namespace hushgrad {
 namespace {
@@ -16,7 +17,6 @@ constexpr std::size_t kKekBytes = 32;
 constexpr std::size_t kMaxKeyBytes = 4096;
 
 struct FreeCipher {
-  void operator()(EVP_CIPHER* cipher) const { EVP_CIPHER_free(cipher); }
   void operator()(EVP_CIPHER_CTX* context) const { EVP_CIPHER_CTX_free(context); }
 };
 
@@ -29,13 +29,13 @@ void check_kek(std::span<const std::byte> kek) {
 // The number of bytes written to `out`, or -1. `out` needs room for one block more than `in`.
 int run(bool encrypt, std::span<const std::byte> kek, std::span<const std::byte> in,
         std::span<std::byte> out) {
-  static const std::unique_ptr<EVP_CIPHER, FreeCipher> cipher(
-      EVP_CIPHER_fetch(nullptr, "AES-256-WRAP-PAD", nullptr));
+  static Fetched<EVP_CIPHER> fetched(EVP_CIPHER_fetch, "AES-256-WRAP-PAD");
+  const EVP_CIPHER* const cipher = fetched.get();
   std::unique_ptr<EVP_CIPHER_CTX, FreeCipher> context(EVP_CIPHER_CTX_new());
-  if (!cipher || !context) throw IoError("[key_wrap] Expected AES-256-KWP from OpenSSL, received none.");
+  if (cipher == nullptr || !context) throw IoError("[key_wrap] Expected AES-256-KWP from OpenSSL, received none.");
   EVP_CIPHER_CTX_set_flags(context.get(), EVP_CIPHER_CTX_FLAG_WRAP_ALLOW);
   int length = 0, rest = 0;
-  const bool done = EVP_CipherInit_ex2(context.get(), cipher.get(), openssl_in(kek), nullptr, encrypt ? 1 : 0,
+  const bool done = EVP_CipherInit_ex2(context.get(), cipher, openssl_in(kek), nullptr, encrypt ? 1 : 0,
                                        nullptr) == 1 &&
                     EVP_CipherUpdate(context.get(), openssl_out(out), &length, openssl_in(in),
                                      static_cast<int>(in.size())) == 1 &&

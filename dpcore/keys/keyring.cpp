@@ -14,41 +14,23 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <nlohmann/json.hpp>
-
 #include "dpcore/error.h"
 #include "dpcore/keys/bytes.h"
 #include "dpcore/keys/durable_file.h"
 #include "dpcore/keys/kdf.h"
 #include "dpcore/keys/key_wrap.h"
+#include "dpcore/keys/names.h"
 
 namespace hushgrad {
 namespace {
 
 constexpr std::size_t kKeyBytes = 32;
 constexpr std::size_t kIdBytes = 16;
-constexpr std::size_t kMaxNameBytes = 256;
 constexpr std::size_t kMaxFileBytes = 1024 * 1024;
 constexpr std::string_view kFirstLine = "hushgrad keyring 1\n";
 constexpr std::string_view kDigestLabel = "sha384 ";
 constexpr std::string_view kActive = "active";
 constexpr std::string_view kRetired = "retired";
-
-bool is_utf8(std::string_view text) {
-  try {
-    nlohmann::json(text).dump();
-    return true;
-  } catch (const nlohmann::json::exception&) {
-    return false;
-  }
-}
-
-bool is_dataset_name(std::string_view name) {
-  if (name.empty() || name.size() > kMaxNameBytes || name.front() == ' ' || name.back() == ' ') return false;
-  const bool controls =
-      std::any_of(name.begin(), name.end(), [](unsigned char c) { return c < 0x20 || c == 0x7F; });
-  return !controls && is_utf8(name);
-}
 
 // "2026-01-31T12:00:00Z"
 bool is_time(std::string_view text) {
@@ -157,13 +139,6 @@ void write_keyring(const std::string& path, std::span<const std::byte> text, IfE
 
 }  // namespace
 
-void check_dataset_name(const std::string& dataset) {
-  if (is_dataset_name(dataset)) return;
-  throw InvalidArgument(
-      "[dataset] Expected a name of 1..256 bytes of UTF-8 without control characters and without a space at "
-      "either end, received another. Choose a plain name without patient data.");
-}
-
 Keyring::Keyring(std::string path, std::vector<Key> keys)
     : path_(std::move(path)), mutex_(std::make_unique<std::mutex>()), keys_(std::move(keys)) {}
 
@@ -201,7 +176,7 @@ std::vector<Keyring::Key> Keyring::parse(std::span<const std::byte> bytes) {
     const std::string_view state = take(rest, ' ');
     const std::string_view digits = take(rest, ' ');
     const std::string_view dataset = take(rest, '\n');
-    if (!is_hex(id, kIdBytes) || !is_dataset_name(dataset) || !is_time(created) ||
+    if (!is_hex(id, kIdBytes) || !is_plain_name(dataset) || !is_time(created) ||
         !is_hex(digits, kKeyBytes) || (state != kActive && state != kRetired)) {
       malformed("an id, time, state, key and dataset in each line");
     }
@@ -209,7 +184,7 @@ std::vector<Keyring::Key> Keyring::parse(std::span<const std::byte> bytes) {
     if (state == kActive && !active_datasets.emplace(dataset).second) malformed("one active key a dataset");
     SecretBytes secret(kKeyBytes);
     from_hex(digits, secret.bytes());
-    keys.push_back({{std::string(id), std::string(dataset), std::string(created), std::string(state)},
+    keys.push_back({{std::string(id), std::string(dataset), std::string(created), std::string(state), "default", ""},
                     std::move(secret)});
   }
   return keys;
@@ -258,7 +233,7 @@ void Keyring::update(const std::string& dataset, bool retire_active) {
     if (retire_active) old->info.state = kRetired;
     const SecretBytes id = SecretBytes::random(kIdBytes);
     current.keys_.push_back(
-        {{to_hex(id.bytes()), dataset, now(), std::string(kActive)}, SecretBytes::random(kKeyBytes)});
+        {{to_hex(id.bytes()), dataset, now(), std::string(kActive), "default", ""}, SecretBytes::random(kKeyBytes)});
     write_keyring(path_, serialize(current.keys_).bytes(), IfExists::replace);
   }
   const std::lock_guard lock(*mutex_);
@@ -280,11 +255,6 @@ const Keyring::Key& Keyring::find(const std::string& key_id) const {
                          ", received none of that id. Use the keyring that holds the key of this dataset."));
 }
 
-bool Keyring::has_key(const std::string& dataset) const {
-  const std::lock_guard lock(*mutex_);
-  return active(dataset) != nullptr;
-}
-
 std::vector<KeyInfo> Keyring::list() const {
   const std::lock_guard lock(*mutex_);
   std::vector<KeyInfo> infos;
@@ -303,7 +273,7 @@ WrappedKey Keyring::wrap(const std::string& dataset, std::span<const std::byte> 
     throw KeyError(message("[keyring] Expected an active key of dataset ", dataset, " in ", path_,
                            ", received none. Create one with `hushgrad keys create`."));
   }
-  return {key->info.id, aes256_kwp_wrap(key->secret.bytes(), data_key)};
+  return {key->info.id, aes256_kwp_wrap(key->secret.bytes(), data_key), generation()};
 }
 
 SecretBytes Keyring::unwrap(const WrappedKey& wrapped) const {
@@ -317,9 +287,9 @@ SecretBytes Keyring::unwrap(const WrappedKey& wrapped) const {
   return std::move(*data_key);
 }
 
-std::string Keyring::dataset_of(const std::string& key_id) const {
+KeyInfo Keyring::key(const std::string& key_id) const {
   const std::lock_guard lock(*mutex_);
-  return find(key_id).info.dataset;
+  return find(key_id).info;
 }
 
 }  // namespace hushgrad

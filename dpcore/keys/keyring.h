@@ -9,28 +9,11 @@
 #include <string>
 #include <vector>
 
+#include "dpcore/keys/key_provider.h"
+#include "dpcore/keys/names.h"
 #include "dpcore/keys/secret_bytes.h"
 
 namespace hushgrad {
-
-/// What may be shown of a key. No key material.
-struct KeyInfo {
-  std::string id;       // 32 lower-case hex digits, random; names the key, says nothing about it
-  std::string dataset;  // see check_dataset_name()
-  std::string created;  // UTC, "2026-01-31T12:00:00Z"; informative
-  std::string state;    // "active": seals and opens; "retired": opens only
-};
-
-/// A data key as it may be stored: encrypted under the dataset key `key_id`.
-struct WrappedKey {
-  std::string key_id;
-  std::vector<std::byte> bytes;  // AES-256-KWP of a 32-byte key: 40 bytes
-};
-
-/// Throws InvalidArgument unless `dataset` is 1..256 bytes of UTF-8 without control characters and without a
-/// space at either end. The name is stored in clear in keyrings and sealed files: no patient data in it.
-/// Never used as a path.
-void check_dataset_name(const std::string& dataset);
 
 /// Guarantees:
 ///  - The file is created with mode 0600, replaced atomically and durably (temp file, fsync, rename, fsync of
@@ -41,7 +24,7 @@ void check_dataset_name(const std::string& dataset);
 ///  - Key material lives in SecretBytes and is never part of a message or of KeyInfo.
 /// Errors: KeyError (missing or refused file, malformed content, unknown dataset or key), InvalidArgument
 /// (dataset name), IoError (operating system). Safe for concurrent use.
-class Keyring {
+class Keyring final : public KeyProvider {
  public:
   /// Makes an empty keyring. IoError when something, even a dangling symlink, already stands at `path`.
   static Keyring create(const std::string& path);
@@ -57,19 +40,17 @@ class Keyring {
   /// Retires the active key of `dataset` and adds a new one. Files sealed earlier still open. KeyError when
   /// the dataset has no key.
   void rotate_key(const std::string& dataset);
-  /// Whether `dataset` has an active key.
-  bool has_key(const std::string& dataset) const;
-  /// All keys in order of creation.
-  std::vector<KeyInfo> list() const;
+  std::string name() const override { return "keyring " + path_; }
+  std::vector<KeyInfo> list() const override;
+  KeyInfo key(const std::string& key_id) const override;
+  std::uint64_t generation() const override { return 0; }
 
   /// Wraps a 32-byte data key under the active key of `dataset` (AES-256-KWP, NIST SP 800-38F section 6.3).
   /// KeyError when the dataset has no active key, InvalidArgument when data_key is not 32 bytes.
-  WrappedKey wrap(const std::string& dataset, std::span<const std::byte> data_key) const;
+  WrappedKey wrap(const std::string& dataset, std::span<const std::byte> data_key) const override;
   /// The data key. KeyError when this keyring holds no key of that id (no other key is tried), SealError when
   /// the wrapped bytes are not intact under it.
-  SecretBytes unwrap(const WrappedKey& wrapped) const;
-  /// The dataset the key of that id belongs to. KeyError when unknown.
-  std::string dataset_of(const std::string& key_id) const;
+  SecretBytes unwrap(const WrappedKey& wrapped) const override;
 
  private:
   struct Key {

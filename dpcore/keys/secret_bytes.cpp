@@ -8,6 +8,7 @@
 
 #include "dpcore/error.h"
 #include "dpcore/keys/bytes.h"
+#include "dpcore/keys/fips.h"
 
 namespace hushgrad {
 namespace {
@@ -44,7 +45,7 @@ SecretBytes::SecretBytes(std::size_t size) : data_(allocate(size)), size_(size) 
 
 SecretBytes SecretBytes::random(std::size_t size) {
   SecretBytes secret(size);
-  if (RAND_priv_bytes_ex(nullptr, openssl_out(secret.bytes()), size, 0) != 1) fail();
+  if (RAND_priv_bytes_ex(openssl_source().context, openssl_out(secret.bytes()), size, 0) != 1) fail();
   return secret;
 }
 
@@ -65,7 +66,7 @@ SecretBytes::~SecretBytes() { release(); }
 void SecretBytes::release() noexcept { OPENSSL_secure_clear_free(data_, size_); }
 
 void fill_random(std::span<std::byte> out) {
-  if (RAND_bytes_ex(nullptr, openssl_out(out), out.size(), 0) != 1) fail();
+  if (RAND_bytes_ex(openssl_source().context, openssl_out(out), out.size(), 0) != 1) fail();
 }
 
 }  // namespace hushgrad

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "dpcore/error.h"
+#include "dpcore/keys/fips.h"
 
 namespace hushgrad {
 namespace {
@@ -14,8 +15,8 @@ namespace {
 constexpr std::array<unsigned char, 16384> kZeros{};
 
 const EVP_CIPHER* aes_256_ctr() {
-  static const EVP_CIPHER* const cipher = EVP_CIPHER_fetch(nullptr, "AES-256-CTR", nullptr);
-  return cipher;
+  static Fetched<EVP_CIPHER> fetched(EVP_CIPHER_fetch, "AES-256-CTR");
+  return fetched.get();
 }
 
 void check(bool worked) {

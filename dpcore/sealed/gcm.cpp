@@ -9,6 +9,7 @@
 
 #include "dpcore/error.h"
 #include "dpcore/keys/bytes.h"
+#include "dpcore/keys/fips.h"
 
 namespace hushgrad {
 namespace {
@@ -44,12 +45,12 @@ void check(std::size_t key, std::size_t iv, std::size_t tag, std::size_t associa
 Context run(int encrypt, std::span<const std::byte> key, std::span<const std::byte> iv,
             std::span<const std::byte> associated_data, std::span<const std::byte> in,
             std::span<std::byte> out) {
-  static const std::unique_ptr<EVP_CIPHER, FreeCipher> cipher(
-      EVP_CIPHER_fetch(nullptr, "AES-256-GCM", nullptr));
+  static Fetched<EVP_CIPHER> fetched(EVP_CIPHER_fetch, "AES-256-GCM");
+  const EVP_CIPHER* const cipher = fetched.get();
   Context context(EVP_CIPHER_CTX_new());
   int length = 0;
-  if (!cipher || !context ||
-      EVP_CipherInit_ex2(context.get(), cipher.get(), openssl_in(key), openssl_in(iv), encrypt, nullptr) !=
+  if (cipher == nullptr || !context ||
+      EVP_CipherInit_ex2(context.get(), cipher, openssl_in(key), openssl_in(iv), encrypt, nullptr) !=
           1) {
     fail();
   }

@@ -13,6 +13,12 @@ inline void raise_as(const char* name, const std::exception& error) {
   PyErr_SetString(type.ptr(), error.what());
 }
 
+inline void raise_denied(const Denied& error) {
+  auto raised = pybind11::module_::import("hushgrad.errors").attr("Denied")(error.what());
+  raised.attr("reason") = error.reason();
+  PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(raised.ptr())), raised.ptr());
+}
+
 inline void bind_errors() {
   pybind11::register_exception_translator([](std::exception_ptr pending) {
     if (!pending) return;
@@ -25,6 +31,7 @@ inline void bind_errors() {
     } catch (const BudgetExceeded& e) { raise_as("BudgetExceeded", e);
     } catch (const LedgerError& e) { raise_as("LedgerError", e);
     } catch (const SealError& e) { raise_as("SealError", e);
+    } catch (const Denied& e) { raise_denied(e);
     } catch (const KeyError& e) { raise_as("KeyError", e);
     } catch (const IoError& e) { raise_as("IoError", e);
     } catch (const Error& e) { raise_as("HushgradError", e);

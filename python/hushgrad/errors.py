@@ -2,6 +2,7 @@
 
 __all__ = [
     "BudgetExceeded",
+    "Denied",
     "HushgradError",
     "InvalidArgument",
     "InvalidState",
@@ -48,6 +49,13 @@ class SealError(HushgradError, ValueError):
 
 class KeyError(HushgradError, LookupError):  # noqa: A001 - named as in C++; always used qualified
     """A key is missing, wrong, or may not be used."""
+
+
+class Denied(HushgradError, PermissionError):
+    """An operation needs approvals that it does not have."""
+
+    reason: str = ""
+    """One word: expired, replayed, altered, self_approval, unknown_approver, duplicate_approver, too_few."""
 
 
 class IoError(HushgradError, OSError):

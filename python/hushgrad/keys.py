@@ -89,7 +89,7 @@ class Keyring:
         """All keys in order of creation."""
         return [
             Key(id, dataset, datetime.fromisoformat(created.replace("Z", "+00:00")), state)
-            for id, dataset, created, state in self._core.list()
+            for id, dataset, created, state, *_ in self._core.list()
         ]
 
     def __repr__(self) -> str:

@@ -11,6 +11,8 @@ void bind_accounting(pybind11::module_& m);  // accounting/accountants, accounti
 void bind_build_facts(pybind11::module_& m);  // accounting/build_facts.h
 void bind_ledger(pybind11::module_& m);      // accounting/ledger
 void bind_keys(pybind11::module_& m);        // dpcore/keys
+void bind_signing(pybind11::module_& m);     // dpcore/keys/signing.h
+void bind_approval(pybind11::module_& m);    // dpcore/keys/approval.h
 void bind_sealed(pybind11::module_& m);      // dpcore/sealed
 
 }  // namespace hushgrad::python

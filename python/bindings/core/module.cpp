@@ -11,6 +11,8 @@ PYBIND11_MODULE(_core, m) {
   hushgrad::python::bind_accounting(m);
   hushgrad::python::bind_build_facts(m);
   hushgrad::python::bind_ledger(m);
+  hushgrad::python::bind_signing(m);
+  hushgrad::python::bind_approval(m);
   hushgrad::python::bind_keys(m);
   hushgrad::python::bind_sealed(m);
 }

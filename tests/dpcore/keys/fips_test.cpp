@@ -1,0 +1,67 @@
+#include "dpcore/keys/fips.h"
+
+#include <openssl/evp.h>
+#include <openssl/provider.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "dpcore/error.h"
+#include "dpcore/keys/kdf.h"
+#include "dpcore/keys/seal_testing.h"
+#include "dpcore/keys/signing.h"
+
+namespace hushgrad {
+namespace {
+
+using namespace seal_testing;
+
+bool provider_is_installed() {
+  OSSL_LIB_CTX* context = OSSL_LIB_CTX_new();
+  const bool installed = OSSL_PROVIDER_available(context, "fips") == 1;
+  OSSL_LIB_CTX_free(context);
+  return installed;
+}
+
+// In a child, for the mode is for good. Its exit status says what happened.
+template <typename Call>
+int in_child(const Call& call) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    try {
+      ::_exit(call());
+    } catch (const Unsupported& error) {
+      ::_exit(std::string_view(error.what()).find("FIPS") != std::string_view::npos ? 77 : 1);
+    } catch (...) {
+      ::_exit(2);
+    }
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+TEST(Fips, WithoutAProviderNothingIsUsedInItsPlace) {
+  if (provider_is_installed()) GTEST_SKIP() << "SKIPPED: this machine has a FIPS provider";
+  EXPECT_EQ(in_child([] { require_fips(); return 0; }), 77);
+  EXPECT_FALSE(fips_mode());
+}
+
+TEST(Fips, WithAProviderApprovedAlgorithmsOnly) {
+  if (!provider_is_installed()) GTEST_SKIP() << "SKIPPED: this machine has no FIPS provider";
+  EXPECT_EQ(in_child([] {
+              require_fips();
+              const SigningKey key = SigningKey::generate();
+              if (!key.public_key().verify("x", {}, key.sign("x", {}))) return 3;
+              static Fetched<EVP_MD> unapproved(EVP_MD_fetch, "MD5");
+              if (unapproved.get() != nullptr) return 4;
+              try {
+                SigningKey::generate(SignatureAlgorithm::ed25519);
+                return 5;
+              } catch (const InvalidArgument&) {
+                return 0;
+              }
+            }), 0);
+}
+
+}  // namespace
+}  // namespace hushgrad
