@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import math
-import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
-from unittest import mock
 
 import pytest
+from cli_run import assert_one_error_line, read, run
 
 from hushgrad import accounting, errors
 from hushgrad.cli import main
@@ -21,40 +17,6 @@ from hushgrad.cli.output import rounded_down, rounded_up
 from hushgrad.ledger import Ledger
 
 MAIN = "import sys; sys.modules['torch'] = None; from hushgrad.cli import main; main()"
-
-
-def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """As a process would run it, but in this one: starting Python forty times would take longer than all the tests."""
-    out, err = io.StringIO(), io.StringIO()
-    before = Path.cwd()
-    os.chdir(cwd or before)
-    try:
-        with (
-            contextlib.redirect_stdout(out),
-            contextlib.redirect_stderr(err),
-            mock.patch.object(sys, "argv", ["hushgrad", *arguments]),
-            pytest.raises(SystemExit) as stopped,
-        ):
-            main()
-    finally:
-        os.chdir(before)
-    code = stopped.value.code
-    assert isinstance(code, int)
-    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
-
-
-def read(*arguments: str) -> Any:
-    done = run(*arguments, "--json")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def assert_one_error_line(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
-    assert done.returncode == code, (done.stdout, done.stderr)
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    for word in words:
-        assert word in done.stderr
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from hushgrad.errors import InvalidArgument
 
 #: Where delta(epsilon) is looked at: dense where trade-offs bend.
 _EPSILONS = (0.0, *(10 ** (exponent / 8) for exponent in range(-24, 13)), 50.0)
+_HIGHEST = 30.0
 
 
 def _check_probability(where: str, name: str, value: float) -> None:
@@ -35,14 +36,36 @@ def _tpr(curve: Sequence[tuple[float, float]], fpr: float) -> float:
     return min(1.0, max(fpr, min(bounds)))
 
 
+def _lowest(bound: Callable[[float], float], high: float, questions: int = 12) -> float:
+    """The smallest of some values of ``bound`` in [0, high], by golden sections. Each is a bound, so the search cannot do harm."""
+    low, ratio = 0.0, (math.sqrt(5) - 1) / 2
+    left, right = high - ratio * high, ratio * high
+    at_left, at_right = bound(left), bound(right)
+    seen = [bound(0.0), at_left, at_right]
+    for _ in range(questions):
+        if at_left <= at_right:
+            high, right, at_right = right, left, at_left
+            left = high - ratio * (high - low)
+            at_left = bound(left)
+            seen.append(at_left)
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + ratio * (high - low)
+            at_right = bound(right)
+            seen.append(at_right)
+    return min(seen)
+
+
 def _sharpened(event: DpEvent, adjacency: str, fpr: float) -> float:
-    # e^eps FPR + delta is convex in e^eps, so its minimum is between the neighbours of the best point.
-    curve = _curve(event, adjacency)
-    bound = _tpr(curve, fpr)
-    best = min(range(len(curve)), key=lambda i: math.exp(curve[i][0]) * fpr + curve[i][1])
-    low, high = curve[max(0, best - 1)][0], curve[min(len(curve) - 1, best + 1)][0]
-    inner = [low + (high - low) * i / 16 for i in range(1, 16)]
-    return min(bound, _tpr([(eps, delta(event, eps, adjacency=adjacency)[1]) for eps in inner], fpr))
+    """TPR <= e^eps FPR + delta(eps), convex in e^eps. Where that leaves TPR + FPR above 1 the mirror image is the tighter one."""
+
+    def value(eps: float) -> float:
+        return delta(event, eps, adjacency=adjacency)[1]
+
+    bound = _lowest(lambda eps: math.exp(eps) * fpr + value(eps), min(-math.log(fpr), _HIGHEST) if fpr > 0 else _HIGHEST)
+    if bound > 1 - fpr:
+        bound = min(bound, _lowest(lambda eps: 1 - (1 - fpr - value(eps)) * math.exp(-eps), _HIGHEST))
+    return min(1.0, max(fpr, bound))
 
 
 def tpr_at_fpr(event: DpEvent, fpr: float, *, adjacency: str = ADD_OR_REMOVE_ONE) -> float:

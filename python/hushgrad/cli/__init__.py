@@ -10,11 +10,12 @@ __all__ = ["main"]
 
 _COMMANDS = {
     "Plan": {
-        "epsilon": ("hushgrad.cli.epsilon", "Show epsilon of DP-SGD with Poisson batches: as a number, a table over steps, or a plot."),
+        "epsilon": ("hushgrad.cli.epsilon", "Show what a training costs: epsilon as an interval, a comparison, a risk, a table and plot over steps."),
         "calibrate": (
             "hushgrad.cli.calibrate",
-            "Show the smallest safe noise multiplier of DP-SGD with Poisson batches, add-or-remove-one adjacency.",
+            "Find what a target allows: leave out what you look for, the noise, the steps, or the sampling rate or batch size.",
         ),
+        "plan": ("hushgrad.cli.plan", "Plan a training: noise, steps and sampling rate for a target, what other batch sizes would do, and the code."),
     },
     "Budgets": {
         "ledger": ("hushgrad.cli.ledger", "Make a ledger, cap a dataset, and read what was spent."),

@@ -11,6 +11,7 @@ import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, TextIO, TypeVar
 
 import typer
@@ -32,6 +33,7 @@ __all__ = [
     "rounded_down",
     "rounded_up",
     "use_json",
+    "working",
 ]
 
 #: The option that every command has. One document on standard output; errors and warnings are JSON lines on standard error.
@@ -174,3 +176,13 @@ def progress(items: Iterable[_Item], title: str, total: int | None = None) -> It
     from rich.progress import track
 
     yield from track(items, description=title, total=total, console=console(sys.stderr), transient=True)
+
+
+@contextmanager
+def working(title: str) -> Iterator[None]:
+    """Says on a terminal that something takes a moment; nothing elsewhere, and nothing is left of it."""
+    if _as_json or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        yield
+        return
+    with console(sys.stderr).status(title):
+        yield
