@@ -6,22 +6,26 @@
 
 namespace hushgrad {
 
-double rise_of(double u) {
-  if (u > 0.01) return -std::expm1(-u);
-  return u * (1 - u / 2 * (1 - u / 3 * (1 - u / 4 * (1 - u / 5 * (1 - u / 6)))));
+double growth_of(double u) {
+  if (std::abs(u) > 0.01) return std::expm1(u);
+  return u * (1 + u / 2 * (1 + u / 3 * (1 + u / 4 * (1 + u / 5 * (1 + u / 6)))));
 }
+
+double rise_of(double u) { return -growth_of(-u); }
 
 namespace {
 
 class Lowering {
  public:
   Lowering(const std::vector<Cell>& cells, double spacing, double tilt)
-      : cells_(cells), spacing_(spacing), tilt_(tilt), share_(-std::expm1(-spacing)), step_tilt_(std::exp(tilt * spacing)) {}
+      : cells_(cells), places_(places_around(cells)), spacing_(spacing), tilt_(tilt) {
+    widths_.reserve(cells.size());
+    for (const Cell& cell : cells) widths_.push_back(width_of(cell));
+  }
 
   // The masses of the lowered curve over the first `top` cells, before it is made convex. False if the curve would have
   // to become negative.
   bool lowered(std::size_t top, std::vector<double>& masses) const {
-    const double grow = std::expm1(spacing_);
     std::vector<double> drop(top + 1, 0);  // how far the curve is lowered at every grid point
     for (std::size_t i = 0; i + 1 < top; ++i) {
       drop[i] = std::max(drop[i], cells_[i].gap_low);
@@ -29,14 +33,15 @@ class Lowering {
     }
     // The curve ends at 0 on the last grid point. Its last line is the tangent there, the axis, so the point before
     // goes down to 0 too.
-    const double to_axis = cells_[top - 1].high / step_tilt_ * share_;
+    const double to_axis = cells_[top - 1].high / widths_[top - 1].tilt * widths_[top - 1].share;
     if (drop[top - 1] > to_axis) return false;
     drop[top - 1] = to_axis;
 
     masses.assign(top + 1, 0);
     for (std::size_t i = 0; i < top; ++i) {
-      masses[i] = cells_[i].low - (drop[i + 1] / step_tilt_ - drop[i]) / grow;
-      masses[i] += i == 0 ? drop[0] : cells_[i - 1].high + (drop[i] - drop[i - 1] * step_tilt_) / share_;
+      masses[i] = cells_[i].low - (drop[i + 1] / widths_[i].tilt - drop[i]) / widths_[i].grow;
+      masses[i] += i == 0 ? drop[0]
+                          : cells_[i - 1].high + (drop[i] - drop[i - 1] * widths_[i - 1].tilt) / widths_[i - 1].share;
     }
     return true;
   }
@@ -51,7 +56,6 @@ class Lowering {
       next[i] = i + 1;
       if (masses[i] < 0) pending.push_back(i);
     }
-    const double h = spacing_;
     while (!pending.empty()) {
       const std::ptrdiff_t i = pending.back();
       pending.pop_back();
@@ -59,7 +63,7 @@ class Lowering {
       if (mass >= 0) continue;
       const std::ptrdiff_t a = previous[i], b = next[i];
       if (b == n) return false;
-      const double up = static_cast<double>(b - i) * h, down = static_cast<double>(i - a) * h;
+      const double up = distance(i, b), down = a < 0 ? 0 : distance(a, i);
       // Below the lowest grid point comes likelihood ratio 0, which carries no probability.
       const double to_b = a < 0 ? 1 : std::expm1(-down) / std::expm1(-(up + down));
       masses[i] = 0;
@@ -76,11 +80,34 @@ class Lowering {
   }
 
  private:
+  struct Width {
+    double share, grow, tilt;  // 1 - e^-w, e^w - 1, e^(tilt w)
+  };
+
+  Width width_of(const Cell& cell) const {
+    if (!widths_.empty() && cells_[widths_.size() - 1].steps == cell.steps) return widths_.back();
+    const double w = static_cast<double>(cell.steps) * spacing_;
+    return {rise_of(w), growth_of(w), std::exp(tilt_ * w)};
+  }
+  double distance(std::ptrdiff_t from, std::ptrdiff_t to) const {
+    return static_cast<double>(places_[static_cast<std::size_t>(to)] - places_[static_cast<std::size_t>(from)]) * spacing_;
+  }
+
   const std::vector<Cell>& cells_;
-  double spacing_, tilt_, share_, step_tilt_;
+  std::vector<std::int64_t> places_;
+  std::vector<Width> widths_;
+  double spacing_, tilt_;
 };
 
 }  // namespace
+
+std::vector<std::int64_t> places_around(const std::vector<Cell>& cells) {
+  std::vector<std::int64_t> places;
+  places.reserve(cells.size() + 1);
+  for (const Cell& cell : cells) places.push_back(cell.place);
+  places.push_back(cells.back().place + cells.back().steps);
+  return places;
+}
 
 std::vector<double> upper_masses(const std::vector<Cell>& cells) {
   std::vector<double> masses(cells.size() + 1, 0);

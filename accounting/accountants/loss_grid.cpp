@@ -16,27 +16,24 @@ constexpr double kLogSqrt2Pi = 0.91893853320467274178;
 
 double normal_tail(double z) { return std::erfc(z * 0.70710678118654752440) / 2; }
 
+// Probability between two points, without cancellation on either side.
+double normal_between(double from, double to) {
+  return from > 0 ? normal_tail(from) - normal_tail(to) : normal_tail(-to) - normal_tail(-from);
+}
+
 class Discretiser {
  public:
   Discretiser(double q, double s, Direction direction, Bound bound, const GridOptions& options)
-      : q_(q), s_(s), remove_(direction == Direction::remove), o_(options), loss_(q, s),
-        x_low_(-options.reach * s), x_high_(1 + options.reach * s), share_(-std::expm1(-options.spacing)), log_norm_(kLogSqrt2Pi + std::log(s)),
-        step_tilt_(std::exp(options.tilt * options.spacing)) {
+      : q_(q), s_(s), remove_(direction == Direction::remove), o_(options), loss_(q, s), variance_(s * s),
+        x_low_(-options.reach * s), x_high_(1 + options.reach * s), log_q_(std::log(q)), log_norm_(kLogSqrt2Pi + std::log(s)) {
     // Cells are walked along x, that is along rising loss(x); the losses of direction add are -loss(x), and there large
     // x has the lowest losses. Where those no longer matter, the rest is left to the tail.
     if (!remove_) x_high_ = negligible_from();
-    const double h = o_.spacing;
     const double anchor = lowest_point();
-    offset_ = std::fmod(anchor, h);
-    first_ = std::llround((anchor - offset_) / h) - 1;
-    const auto last = std::max(first_ + 1, static_cast<std::int64_t>(std::ceil((loss_(x_high_) - offset_) / h)));
-    cells_.resize(static_cast<std::size_t>(last - first_));
+    offset_ = std::fmod(anchor, o_.spacing);
+    place_edges(std::llround((anchor - offset_) / o_.spacing) - 1);
     bound == Bound::upper ? fill() : fill_with_tangents();
-    if (!remove_) {
-      std::reverse(cells_.begin(), cells_.end());
-      first_ = -last;
-      offset_ = -offset_;
-    }
+    if (!remove_) mirror();
   }
 
   GridLoss upper() const {
@@ -46,8 +43,7 @@ class Discretiser {
     // grid point, which is above all of its losses.
     const double below = remove_ ? mixture(-x_low_, 1 - x_low_) : normal_tail(x_high_ / s_);
     const double above = remove_ ? mixture(x_high_, x_high_ - 1) : normal_tail(-x_low_ / s_);
-    const double second = offset_ + static_cast<double>(first_ + 1) * o_.spacing;
-    grid.masses[1] += below * std::exp(o_.tilt * second - o_.log_scale);
+    grid.masses[1] += below * std::exp(o_.tilt * grid.loss(1, o_.spacing) - o_.log_scale);
     grid.infinite = above;
     return grid;
   }
@@ -55,16 +51,29 @@ class Discretiser {
   GridLoss lower() const {
     GridLoss grid = empty_grid();
     grid.masses = lower_masses(cells_, o_.spacing, o_.tilt);
+    grid.places.resize(grid.masses.size());
     return grid;
   }
 
  private:
+  // A grid point and the x at which the loss passes it; x is -infinity below log(1 - q).
+  struct Edge {
+    std::int64_t place;
+    double loss, x, log_density;  // of the losses, tilted
+  };
+
+  // Integrals over a range of x, with the likelihood ratio R(x) and its values at both ends of the cell.
+  struct Excess {
+    double low = 0;   // of R - R(low end)
+    double high = 0;  // of R(high end) - R
+  };
+
   GridLoss empty_grid() const {
-    const double largest = std::max(std::abs(static_cast<double>(first_)),
-                                    std::abs(static_cast<double>(first_) + static_cast<double>(cells_.size())));
     GridLoss grid;
     grid.offset = offset_;
-    grid.first = first_;
+    grid.places = places_around(cells_);
+    const double largest = std::max(std::abs(static_cast<double>(grid.places.front())),
+                                    std::abs(static_cast<double>(grid.places.back())));
     grid.log_scale = o_.log_scale;
     grid.loss_error = 16 * kUlp * largest * o_.spacing;
     grid.relative_error = 4e-14 + 4 * kUlp * (o_.reach * o_.reach + std::abs(o_.log_scale) +
@@ -81,7 +90,7 @@ class Discretiser {
     double low = 0, high = x_high_;
     for (int i = 0; i < 40; ++i) {
       const double x = (low + high) / 2;
-      (x * x / (2 * loss_.variance()) + o_.tilt * loss_(x) < 45 ? low : high) = x;
+      (x * x / (2 * variance_) + o_.tilt * loss_(x) < 45 ? low : high) = x;
     }
     return high;
   }
@@ -94,9 +103,9 @@ class Discretiser {
     double low = 0, high = 1;
     for (int i = 0; i < 20; ++i) {
       const double middle = (low + high) / 2, point = start + middle * h;
-      (mean_up_to(edge(point + h / 2)) > point ? low : high) = middle;
+      (mean_up_to(clamped(point + h / 2)) > point ? low : high) = middle;
     }
-    const double point = start + high * h, to = edge(point + h / 2), mean = mean_up_to(to);
+    const double point = start + high * h, to = clamped(point + h / 2), mean = mean_up_to(to);
     if (!(std::abs(mean - point) < 1e-3 * h)) return point;
     lowest_tangent_ = to;
     // In direction add this is the last point but one, and what lies above it is all there is: it must not fall short.
@@ -105,162 +114,177 @@ class Discretiser {
 
   // Log of the mean likelihood ratio over x in [x_low, to].
   double mean_up_to(double to) const {
-    double weight = 0, excess = 0;
-    for (double x = x_low_; x < to;) {
-      const double width = std::min(to - x, panel(x));
-      for (const auto& node : quadrature::kGauss5) {
-        const double at = x + node.at * width;
-        const double p = width * node.weight * std::exp(-at * at / (2 * loss_.variance()));
-        weight += p;
-        excess += p * std::expm1(loss_(at));
-      }
-      x = x + width > x ? x + width : to;
-    }
-    return weight > 0 ? std::log1p(excess / weight) : loss_(x_low_);
+    const double without = normal_between(x_low_ / s_, to / s_);
+    const double with = normal_between((x_low_ - 1) / s_, (to - 1) / s_);
+    return without > 0 ? std::log1p(q_ * (with / without - 1)) : loss_(x_low_);
   }
 
-  // Fills the cells along x.
-  void fill() {
-    double from = x_low_;
-    for (std::size_t i = 0; i < cells_.size(); ++i) {
-      const double low = offset_ + static_cast<double>(first_ + static_cast<std::int64_t>(i)) * o_.spacing;
-      const double to = i + 1 == cells_.size() ? x_high_ : edge(low + o_.spacing);
-      integrate(cells_[i], low, from, to);
-      from = to;
+  double clamped(double loss) const { return std::clamp(loss_.inverse(loss), x_low_, x_high_); }
+
+  Edge edge_at(std::int64_t place) const {
+    const double loss = offset_ + static_cast<double>(place) * o_.spacing, x = loss_.inverse(loss);
+    const double g = (x - 0.5) / variance_;
+    // d loss / dx = q e^g / (s^2 R)
+    const double log_q_density = -x * x / (2 * variance_) - log_norm_ + loss - log_q_ - g + std::log(variance_);
+    return {place, loss, x, log_q_density + (remove_ ? loss : 0) + tilt_of(loss) - o_.log_scale};
+  }
+
+  double tilt_of(double loss) const { return o_.tilt * (remove_ ? loss : -loss); }
+
+  std::int64_t steps_at(const Edge& edge) const {
+    const double steps = std::min(std::exp((o_.log_fine - edge.log_density) / 3), o_.widest / o_.spacing);
+    return steps > 1 ? static_cast<std::int64_t>(steps) : 1;
+  }
+
+  void place_edges(std::int64_t first) {
+    const auto last = std::max(first + 1, static_cast<std::int64_t>(std::ceil((loss_(x_high_) - offset_) / o_.spacing)));
+    edges_.push_back(edge_at(first));
+    // The cells around the lowest point stay narrow.
+    while (edges_.back().place < last) {
+      const Edge& from = edges_.back();
+      std::int64_t steps = from.place < first + 2 ? 1 : std::min(steps_at(from), last - from.place);
+      Edge to = edge_at(from.place + steps);
+      while (steps > 1 && steps_at(to) < steps / 2) {
+        steps /= 2;
+        to = edge_at(from.place + steps);
+      }
+      edges_.push_back(to);
     }
+    cells_.resize(edges_.size() - 1);
+    for (std::size_t i = 0; i < cells_.size(); ++i) {
+      cells_[i].place = edges_[i].place;
+      cells_[i].steps = edges_[i + 1].place - edges_[i].place;
+    }
+  }
+
+  double from(std::size_t i) const { return std::max(edges_[i].x, x_low_); }
+  double to(std::size_t i) const { return i + 1 == cells_.size() ? x_high_ : std::clamp(edges_[i + 1].x, x_low_, x_high_); }
+
+  void fill() {
+    for (std::size_t i = 0; i < cells_.size(); ++i) set_cell(i, {}, integrate(i, from(i), to(i)));
   }
 
   // The same, with a tangent in each. The tangent of a cell may touch the curve anywhere in it; a grid point ends up well
-  // when its gaps to the tangents on both sides are equal. Where the density is smooth the middle is such a point; where
-  // it is steep the next cell is taken for a scaled copy of this one.
+  // when its gaps to the tangents on both sides are equal.
   void fill_with_tangents() {
-    fill();
-    std::vector<double> masses(cells_.size());
-    for (std::size_t i = 0; i < cells_.size(); ++i) masses[i] = cells_[i].low + cells_[i].high / step_tilt_;
-    const double h = o_.spacing;
-    double from = x_low_;
-    double gap = 0;  // of the grid point at `from` to the previous tangent
     for (std::size_t i = 0; i < cells_.size(); ++i) {
-      const double low = offset_ + static_cast<double>(first_ + static_cast<std::int64_t>(i)) * h;
-      const double to = i + 1 == cells_.size() ? x_high_ : edge(low + h);
-      double at = std::clamp(loss_.inverse(low + 0.5 * h), from, to);
-      if (i == 0) {
-        at = from;  // nothing is below: the very first tangent is at the end
-      } else if (i == 1 && lowest_tangent_ > from && lowest_tangent_ < to) {
-        at = lowest_tangent_;
-      } else if (i == 1) {
-        at = matching_point(low, from, to, gap);
-      } else if (const double ratio = ratio_above(masses, i); std::abs(std::log(ratio)) > 0.2) {
-        at = balanced_point(low, from, to, ratio);
-      }
-      cells_[i] = split(low, from, at, to);
-      gap = remove_ ? cells_[i].gap_high : cells_[i].gap_low;
-      from = to;
+      const double at = tangent_point(i);
+      set_cell(i, integrate(i, from(i), at), integrate(i, at, to(i)));
     }
   }
 
-  Cell split(double low, double from, double at, double to) const {
-    Cell left, right;
-    integrate(left, low, from, at);
-    integrate(right, low, at, to);
-    return {left.low + right.low, left.high + right.high, remove_ ? left.gap_low : right.gap_low,
-            remove_ ? right.gap_high : left.gap_high};
+  double tangent_point(std::size_t i) const {
+    if (i == 0) return from(0);  // nothing is below: the very first tangent is at the end
+    if (i == 1 && lowest_tangent_ > from(1) && lowest_tangent_ < to(1)) return lowest_tangent_;
+    if (i == 1) return matching_point();
+    const double share = tangent_share(i), x_low = edges_[i].x, x_high = edges_[i + 1].x;
+    const double at = x_high - x_low < 0.2 * variance_ ? x_low + share * (x_high - x_low)
+                                                       : loss_.inverse(edges_[i].loss + share * width(i));
+    return std::clamp(at, from(i), to(i));
   }
 
-  // Probability of the next cell with higher losses, relative to this one's (the tilt must not choose the tangents).
-  double ratio_above(const std::vector<double>& masses, std::size_t i) const {
-    const std::size_t above = remove_ ? std::min(i + 1, masses.size() - 1) : i - 1;
-    return masses[i] > 0 && masses[above] > 0 ? std::clamp(masses[above] / masses[i] / step_tilt_, 1e-3, 1e3) : 1;
+  // How far into the cell (by loss) the tangent touches. With density d and width w, the gaps are about d w^2 f^2 / 2 at
+  // the low end and d w^2 (1 - f)^2 / 2 at the high end, f the share from the side of low losses; a slope of the density
+  // moves the balance within a cell by a twelfth. The tilt must not choose the tangents.
+  double tangent_share(std::size_t i) const {
+    const double slope = edges_[i + 1].log_density - tilt_of(edges_[i + 1].loss) - edges_[i].log_density + tilt_of(edges_[i].loss);
+    const std::size_t next = remove_ ? std::min(i + 1, cells_.size() - 1) : i - 1;
+    const double wider = std::log(width(next) / width(i));
+    const double log_ratio = std::clamp((remove_ ? slope : -slope) * 2 / 3 + 2 * wider, -7.0, 7.0);
+    const double share = 1 / (1 + std::exp(log_ratio / 2));
+    return remove_ ? share : 1 - share;
   }
 
-  // Where gap_high is that ratio of gap_low: then it equals the gap_low of a copy scaled by the ratio.
-  double balanced_point(double low, double from, double to, double ratio) const {
-    double a = from, b = to;
-    for (int i = 0; i < 12; ++i) {
-      const double middle = (a + b) / 2;
-      const Cell cell = split(low, from, middle, to);
-      // For losses that rise with x, gap_low grows and gap_high falls with the point.
-      ((cell.gap_high > ratio * step_tilt_ * cell.gap_low) == remove_ ? a : b) = middle;
+  double width(std::size_t i) const { return static_cast<double>(cells_[i].steps) * o_.spacing; }
+
+  // Shares and gaps of a cell from what is below and above the point of its tangent (docs/accounting.md). In direction add
+  // the high end in x is the low end in loss.
+  void set_cell(std::size_t i, const Excess& left, const Excess& right) {
+    Cell& cell = cells_[i];
+    const double w = width(i), tilt = std::exp(o_.tilt * w), share = rise_of(w);
+    const double low = left.low + right.low, high = left.high + right.high;
+    if (remove_) {
+      cell.low = high * std::exp(-w) / share;
+      cell.high = low * tilt / share;
+      cell.gap_low = left.low;
+      cell.gap_high = right.high * tilt;
+    } else {
+      cell.low = low / share;
+      cell.high = high * tilt / share;
+      cell.gap_low = right.high;
+      cell.gap_high = left.low * std::exp(w) * tilt;
     }
-    return (a + b) / 2;
   }
 
-  // The x up to which the gap of the grid point at `from` grows to `gap`.
-  double matching_point(double low, double from, double to, double gap) const {
-    double reached = 0;
-    for (double x = from; x < to;) {
-      const double width = std::min(to - x, panel(x));
-      const double more = gap_between(low, x, x + width);
-      if (reached + more > gap) {
-        double inside = 0, outside = width;
-        for (int i = 0; i < 20; ++i) {
-          const double middle = (inside + outside) / 2;
-          (reached + gap_between(low, x, x + middle) > gap ? outside : inside) = middle;
-        }
-        return x + inside;
-      }
-      reached += more;
-      x = x + width > x ? x + width : to;
+  void mirror() {
+    std::reverse(cells_.begin(), cells_.end());
+    for (Cell& cell : cells_) cell.place = -(cell.place + cell.steps);
+    offset_ = -offset_;
+  }
+
+  // The x up to which the gap of the second grid point grows to what it is to the tangent before.
+  double matching_point() const {
+    const double gap = remove_ ? cells_[0].gap_high : cells_[0].gap_low;
+    double inside = from(1), outside = to(1);
+    const auto reached = [&](double x) {
+      const double low = integrate(1, from(1), x).low;
+      return remove_ ? low : low * std::exp(width(1) * (1 + o_.tilt));
+    };
+    if (!(reached(outside) > gap)) return outside;
+    for (int i = 0; i < 20; ++i) {
+      const double middle = (inside + outside) / 2;
+      (reached(middle) > gap ? outside : inside) = middle;
     }
-    return to;
+    return inside;
   }
 
-  double gap_between(double low, double from, double to) const {
-    Cell cell;
-    integrate(cell, low, from, to);
-    return remove_ ? cell.gap_low : cell.gap_high;
-  }
-
-  double edge(double loss) const { return std::clamp(loss_.inverse(loss), x_low_, x_high_); }
-
-  // Adds x in [from, to], whose loss(x) must lie in the cell [low, low + h], with both gaps taken over all of it.
-  void integrate(Cell& cell, double low, double from, double to) const {
+  // Over x in [from, to] within cell i, times exp(tilt of the low end - log_scale), in direction add also over R(high end).
+  // R = 1 - q + q e^g with g = (x - 1/2) / s^2, so R - R(low) = q e^g(low) (e^(g - g(low)) - 1): nothing cancels, and all
+  // integrands are entire functions.
+  Excess integrate(std::size_t i, double from, double to) const {
+    const Edge &low = edges_[i], &high = edges_[i + 1];
+    const double constant = (remove_ ? o_.tilt * low.loss : -(1 + o_.tilt) * high.loss) - o_.log_scale - log_norm_;
+    const double shrink = std::exp((low.x - high.x) / variance_);
+    const double below = std::isinf(low.x) ? std::max(0.0, rest_above(low.loss)) : 0;
+    const bool narrow = shrink > 0.3;
+    Excess excess;
+    const auto add = [&](double x, double weight) {
+      const double p = weight * std::exp(constant + log_q_ + ((high.x - 0.5) - x * x / 2) / variance_);
+      const double fall = growth_of((x - high.x) / variance_);
+      excess.high -= p * fall;
+      excess.low += p * (narrow ? shrink * growth_of((x - low.x) / variance_) : fall + 1 - shrink);
+      if (below > 0) excess.low += weight * std::exp(constant - x * x / (2 * variance_)) * below;
+    };
     while (from < to) {
-      const double full = panel(from);
-      const double width = std::min(to - from, full);
-      if (width < full / 12) {
-        add_panel(quadrature::kGauss3, cell, low, from, width);
+      // The exponents change by less than 1/2 over a full panel of five points: exact to rounding. Ten points bear 3.
+      const double full = 0.5 * variance_ / (std::abs(from) + 1 + s_), rest = to - from;
+      const double panel = std::min(rest, 6 * full);
+      const auto walk = [&](const auto& rule) {
+        for (const auto& node : rule) add(from + node.at * panel, node.weight * panel);
+      };
+      if (panel < full / 12) {
+        walk(quadrature::kGauss3);
+      } else if (panel <= full) {
+        walk(quadrature::kGauss5);
       } else {
-        add_panel(quadrature::kGauss5, cell, low, from, width);
+        walk(quadrature::kGauss10);
       }
-      from = from + width > from ? from + width : to;
+      from = from + panel > from ? from + panel : to;
     }
+    return excess;
   }
 
-  template <typename Rule>
-  void add_panel(const Rule& rule, Cell& cell, double low, double from, double width) const {
-    const double h = o_.spacing;
-    const double lowest_loss = remove_ ? low : -(low + h);
-    const double constant = o_.tilt * lowest_loss - o_.log_scale - log_norm_;
-    for (const auto& node : rule) {
-      const double x = from + node.at * width;
-      const double loss = loss_(x);
-      const double u = std::clamp(remove_ ? loss - low : low + h - loss, 0.0, h);
-      const double p = width * node.weight * std::exp(constant - x * x / (2 * loss_.variance()) + (remove_ ? loss : 0.0));
-      const double rise = rise_of(u), rest = rise_of(h - u);
-      cell.low += p * std::max(0.0, 1 - rise / share_);
-      cell.high += p * rise / share_ * step_tilt_;
-      cell.gap_low += p * rise;
-      cell.gap_high += p * rest / (1 - rest) * step_tilt_;
-    }
-  }
-
-  // Wide enough to be fast, narrow enough that five points are exact to rounding: the exponent changes by less than
-  // 1/2, and the bend of the loss is several panels away in the complex plane.
-  double panel(double x) const {
-    const double variance = loss_.variance();
-    const double smooth = 0.5 * variance / (std::abs(x) + 1 + s_);
-    return std::min(smooth, 0.1 * std::hypot(3.14159 * variance, x - loss_.bend()));
-  }
+  // 1 - q - exp(loss)
+  double rest_above(double loss) const { return q_ < 0.5 ? -q_ - std::expm1(loss) : (1 - q_) - std::exp(loss); }
 
   double q_, s_;
   bool remove_;
   GridOptions o_;
   SampledLoss loss_;
-  double x_low_, x_high_, share_, log_norm_, step_tilt_;
+  double variance_, x_low_, x_high_, log_q_, log_norm_;
   double offset_ = 0;
   double lowest_tangent_ = std::numeric_limits<double>::quiet_NaN();
-  std::int64_t first_ = 0;
+  std::vector<Edge> edges_;  // in rising order of x, also where the cells are mirrored
   std::vector<Cell> cells_;
 };
 

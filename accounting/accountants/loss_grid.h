@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "accounting/accountants/gaussian.h"
@@ -13,13 +14,15 @@ enum class Bound { lower, upper };
 /// A measure on the losses offset + k * spacing. Composing `upper` measures gives a delta that is never below the true one,
 /// composing `lower` measures one that is never above it.
 struct GridLoss {
-  double offset = 0;           // |offset| <= spacing
-  std::int64_t first = 0;      // masses[i] sits at loss offset + (first + i) * spacing
-  std::vector<double> masses;  // tilted: probability * exp(tilt * loss - log_scale)
+  double offset = 0;                 // |offset| <= spacing
+  std::vector<std::int64_t> places;  // ascending; masses[i] sits at loss offset + places[i] * spacing
+  std::vector<double> masses;        // tilted: probability * exp(tilt * loss - log_scale)
   double log_scale = 0;
   double infinite = 0;         // probability of loss = infinity, not tilted
   double relative_error = 0;   // every mass is right up to this factor 1 +- relative_error ...
   double loss_error = 0;       // ... and to this absolute error of its loss (floating point only)
+
+  double loss(std::size_t i, double spacing) const { return offset + static_cast<double>(places[i]) * spacing; }
 };
 
 struct GridOptions {
@@ -27,6 +30,10 @@ struct GridOptions {
   double tilt;       // >= 0
   double reach;      // standard deviations of x that are covered; the rest goes to `infinite` (or is left out)
   double log_scale;  // roughly log of the sum of probability * exp(tilt * loss): keeps masses near 1
+  // Where the tilted density of losses (of masses as above) is d, grid points may be exp((log_fine - log d) / 3) spacings
+  // apart, up to `widest`: the error of a cell grows with d and the square of its width. By default all are one apart.
+  double log_fine = -std::numeric_limits<double>::infinity();
+  double widest = 0;
 };
 
 /// 0 < sampling_probability <= 1, noise_multiplier > 0.

@@ -45,6 +45,7 @@ GridLoss pair_grid(const LossPair& pair, Direction direction, Bound bound, const
   const double h = options.spacing;
   GridLoss grid;
   grid.log_scale = options.log_scale;
+  grid.places.assign(1, 0);
   grid.masses.assign(1, 0);
   if (bound == Bound::lower && !pair.tight()) return grid;
   // Downward, what a half cell holds is taken together first (post-processing), so that a tangent can pass between.
@@ -61,6 +62,7 @@ GridLoss pair_grid(const LossPair& pair, Direction direction, Bound bound, const
     last = std::max(last, cell_of(one));
   }
   std::vector<Cell> cells(static_cast<std::size_t>(last - first + 1));
+  for (std::size_t i = 0; i < cells.size(); ++i) cells[i].place = first + static_cast<std::int64_t>(i);
   const double share = -std::expm1(-h), step_tilt = std::exp(options.tilt * h);
   for (const Outcome& one : outcomes.list) {
     const std::int64_t place = cell_of(one);
@@ -75,8 +77,9 @@ GridLoss pair_grid(const LossPair& pair, Direction direction, Bound bound, const
     (u < h / 2 ? cell.gap_low : cell.gap_high) += u < h / 2 ? p * rise : p * rest / (1 - rest) * step_tilt;
   }
   grid.offset = outcomes.offset;
-  grid.first = first;
   grid.masses = bound == Bound::upper ? upper_masses(cells) : lower_masses(cells, h, options.tilt);
+  grid.places = places_around(cells);
+  grid.places.resize(grid.masses.size());
   if (bound == Bound::upper) {
     // What was left out below counts as having the lowest loss here.
     const double lowest = grid.offset + static_cast<double>(first) * h;
@@ -134,9 +137,7 @@ std::shared_ptr<const FineGrid> fine_grid(const LossPair& pair) {
 double grid_rdp(const GridLoss& grid, double spacing, double order) {
   // log E[exp((order - 1) loss)] with the 1 subtracted before rounding; the masses add up to at most 1.
   double largest = 0;
-  const auto loss_at = [&](std::size_t i) {
-    return grid.offset + static_cast<double>(grid.first + static_cast<std::int64_t>(i)) * spacing;
-  };
+  const auto loss_at = [&](std::size_t i) { return grid.loss(i, spacing); };
   for (std::size_t i = 0; i < grid.masses.size(); ++i) {
     if (grid.masses[i] > 0) largest = std::max(largest, (order - 1) * loss_at(i) + std::log(grid.masses[i]));
   }

@@ -1,16 +1,11 @@
 // How kernels are compiled for the vector units that a processor may have.
 #pragma once
 
+#include "dpcore/vector_clones.h"  // HUSHGRAD_CLONES
+
 #if defined(__x86_64__)
 #define HUSHGRAD_AVX512 __attribute__((target("avx512f,avx2,fma,prefer-vector-width=512")))
 #define HUSHGRAD_AVX2 __attribute__((target("avx2,fma")))
-#endif
-
-// For plain loops, which the compiler vectorises itself: one copy a unit, chosen when the library is loaded.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define HUSHGRAD_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define HUSHGRAD_CLONES
 #endif
 
 namespace hushgrad {

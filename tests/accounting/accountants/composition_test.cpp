@@ -17,10 +17,11 @@ struct Losses {
 };
 
 Losses convolve(const Losses& a, const GridLoss& b) {
-  Losses sum{a.offset + b.offset, a.first + b.first,
-             std::vector<long double>(a.masses.size() + b.masses.size() - 1, 0), 0};
+  const auto width = static_cast<std::size_t>(b.places.back() - b.places.front());
+  Losses sum{a.offset + b.offset, a.first + b.places.front(), std::vector<long double>(a.masses.size() + width, 0), 0};
   for (std::size_t j = 0; j < b.masses.size(); ++j) {
-    for (std::size_t i = 0; i < a.masses.size(); ++i) sum.masses[i + j] += a.masses[i] * b.masses[j];
+    const auto at = static_cast<std::size_t>(b.places[j] - b.places.front());
+    for (std::size_t i = 0; i < a.masses.size(); ++i) sum.masses[i + at] += a.masses[i] * b.masses[j];
   }
   sum.infinite = a.infinite + b.infinite;
   return sum;
@@ -29,7 +30,7 @@ Losses convolve(const Losses& a, const GridLoss& b) {
 // Probabilities instead of tilted masses: where a grid puts its masses may depend on the tilt, their composition not.
 GridLoss untilted(GridLoss grid, const Window& window) {
   for (std::size_t i = 0; i < grid.masses.size(); ++i) {
-    const double loss = grid.offset + static_cast<double>(grid.first + static_cast<std::int64_t>(i)) * window.spacing;
+    const double loss = grid.loss(i, window.spacing);
     grid.masses[i] *= std::exp(grid.log_scale - window.tilt * loss);
   }
   return grid;
@@ -61,7 +62,8 @@ TEST_P(CompositionTest, AgreesWithConvolution) {
         Losses losses;
         for (const SampledGaussian& step : GetParam()) {
           const GridLoss grid = grid_loss(step.sampling_probability, step.noise_multiplier, direction, bound,
-                                          {window->spacing, window->tilt, window->reach, 0});
+                                          {window->spacing, window->tilt, window->reach, 0,
+                                           window->log_fine - std::log(step.count), window->widest});
           for (int i = 0; i < step.count; ++i) losses = convolve(losses, untilted(grid, *window));
         }
         const Composition composition(spending, direction, bound, *window);

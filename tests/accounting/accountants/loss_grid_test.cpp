@@ -16,15 +16,11 @@ struct Case {
 
 std::string name(const testing::TestParamInfo<Case>& info) { return "case" + std::to_string(info.index); }
 
-double loss_at(const GridLoss& grid, std::size_t i, double spacing) {
-  return grid.offset + static_cast<double>(grid.first + static_cast<std::int64_t>(i)) * spacing;
-}
-
 // The definition: sum over losses l > epsilon of p (1 - exp(epsilon - l)).
 double delta_of(const GridLoss& grid, const Case& c, double epsilon) {
   double delta = grid.infinite;
   for (std::size_t i = 0; i < grid.masses.size(); ++i) {
-    const double loss = loss_at(grid, i, c.spacing);
+    const double loss = grid.loss(i, c.spacing);
     const double p = grid.masses[i] * std::exp(grid.log_scale - c.tilt * loss);
     if (loss > epsilon) delta += p * -std::expm1(epsilon - loss);
   }
@@ -92,7 +88,7 @@ TEST_P(GridLossTest, SplittingKeepsBothProbabilities) {
   const GridLoss upper = grid(Direction::remove, Bound::upper);
   double with = upper.infinite, without = 0;
   for (std::size_t i = 0; i < upper.masses.size(); ++i) {
-    const double loss = loss_at(upper, i, GetParam().spacing);
+    const double loss = upper.loss(i, GetParam().spacing);
     const double p = upper.masses[i] * std::exp(upper.log_scale - GetParam().tilt * loss);
     with += p;
     without += p * std::exp(-loss);

@@ -1,0 +1,134 @@
+#include "accounting/accountants/shares.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "accounting/accountants/fft.h"
+#include "dpcore/vector_clones.h"
+
+namespace hushgrad {
+namespace {
+
+constexpr double kUlp = std::numeric_limits<double>::epsilon();
+constexpr double kPi = 3.14159265358979323846;
+constexpr std::size_t kBulkRadius = 48;
+// Rotations in a row before sines are computed afresh.
+constexpr std::size_t kRotations = 32;
+
+std::size_t wrapped(std::int64_t place, std::size_t length) {
+  const auto n = static_cast<std::int64_t>(length), at = place % n;
+  return static_cast<std::size_t>(at < 0 ? at + n : at);
+}
+
+// The masses within kBulkRadius places of place 0, taken out of a wrapped sequence.
+class Bulk {
+ public:
+  explicit Bulk(std::vector<double>& sequence) {
+    const std::size_t n = sequence.size();
+    for (std::size_t k = 1; k <= std::min(kBulkRadius, n / 4); ++k) {
+      both_.push_back(sequence[k] + sequence[n - k]);
+      difference_.push_back(sequence[k] - sequence[n - k]);
+      sequence[k] = sequence[n - k] = 0;
+    }
+  }
+
+  // Adds the share of frequency w = 2 half_angle. Sines of multiples by rotation: relatively accurate, so the share is too.
+  void add(double half_angle, std::complex<double>& away, double& error) const {
+    const double c1 = std::cos(half_angle), s1 = std::sin(half_angle);
+    double c = 1, s = 0, real = 0, imaginary = 0, sizes = 0;
+    for (std::size_t i = 0; i < both_.size(); ++i) {
+      const double next_c = c * c1 - s * s1;
+      s = s * c1 + c * s1;
+      c = next_c;
+      const double one_minus_cos = 2 * s * s, sin = 2 * s * c;
+      real -= both_[i] * one_minus_cos;
+      imaginary -= difference_[i] * sin;
+      sizes += both_[i] * (one_minus_cos + std::abs(sin));
+    }
+    away += std::complex<double>(real, imaginary);
+    error += (8 + 4 * static_cast<double>(both_.size())) * kUlp * sizes;
+  }
+
+ private:
+  std::vector<double> both_, difference_;
+};
+
+
+// One frequency: sums of mass (1 - cos) / 2 and mass sin / 2 of full angles, from sines of half angles; then turns to the next.
+HUSHGRAD_CLONES void sum_and_turn(const double* masses, double* sin, double* cos, const double* step_sin,
+                                         const double* step_cos, std::size_t n, double* real, double* imaginary) {
+  double re = 0, im = 0;
+#pragma omp simd reduction(+ : re, im)
+  for (std::size_t i = 0; i < n; ++i) {
+    const double s = sin[i], c = cos[i], ms = masses[i] * s;
+    re += ms * s;
+    im += ms * c;
+    sin[i] = s * step_cos[i] + c * step_sin[i];
+    cos[i] = c * step_cos[i] - s * step_sin[i];
+  }
+  *real = re;
+  *imaginary = im;
+}
+
+double half_angle(std::int64_t place, std::size_t frequency, std::size_t length) {
+  const auto n = static_cast<std::int64_t>(length);
+  std::int64_t turn = static_cast<std::int64_t>(frequency) * (place % n) % n;
+  if (2 * turn > n) turn -= n;
+  if (2 * turn < -n) turn += n;
+  return kPi * static_cast<double>(turn) / static_cast<double>(n);
+}
+
+void set_angles(const SparseMasses& masses, std::size_t frequency, std::size_t length, std::vector<double>& sin,
+                std::vector<double>& cos) {
+  for (std::size_t i = 0; i < masses.places.size(); ++i) {
+    const double angle = half_angle(masses.places[i], frequency, length);
+    sin[i] = std::sin(angle);
+    cos[i] = std::cos(angle);
+  }
+}
+
+}  // namespace
+
+Shares shares_by_transform(const SparseMasses& masses, std::size_t length, bool careful_bulk) {
+  std::vector<double> sequence(length, 0);
+  for (std::size_t i = 0; i < masses.places.size(); ++i) sequence[wrapped(masses.places[i], length)] += masses.masses[i];
+  sequence[0] = 0;  // a whole number of periods away: turns with place 0
+  std::vector<Bulk> bulk;
+  if (careful_bulk) bulk.emplace_back(sequence);
+  Shares shares{real_spectrum(sequence), {}};
+  const double at_zero = shares.away[0].real();
+  shares.error.assign(shares.away.size(), real_spectrum_error(sequence) + 8 * kUlp * at_zero);
+  for (std::size_t j = 0; j < shares.away.size(); ++j) {
+    shares.away[j] -= at_zero;
+    for (const Bulk& near : bulk) {
+      near.add(kPi * static_cast<double>(j) / static_cast<double>(length), shares.away[j], shares.error[j]);
+    }
+    shares.error[j] += 4 * kUlp * std::abs(shares.away[j]);
+  }
+  return shares;
+}
+
+Shares shares_by_sums(const SparseMasses& masses, std::size_t length, std::size_t count) {
+  const std::size_t n = masses.places.size();
+  Shares shares{std::vector<std::complex<double>>(count), std::vector<double>(count)};
+  double total = 0, moment = 0;  // of mass, and of mass * distance from place 0
+  for (std::size_t i = 0; i < n; ++i) {
+    total += masses.masses[i];
+    moment += masses.masses[i] * std::abs(static_cast<double>(masses.places[i]));
+  }
+  std::vector<double> sin(n), cos(n), step_sin(n), step_cos(n);
+  set_angles(masses, 1, length, step_sin, step_cos);
+  for (std::size_t j = 0; j < count; ++j) {
+    if (j % kRotations == 0) set_angles(masses, j, length, sin, cos);
+    double real = 0, imaginary = 0;
+    sum_and_turn(masses.masses.data(), sin.data(), cos.data(), step_sin.data(), step_cos.data(), n, &real, &imaginary);
+    shares.away[j] = {-2 * real, -2 * imaginary};
+    // Up to kRotations rotations leave a sine right to 4 kRotations roundings of min(1, angle); then n terms are added.
+    const double angle = kPi * static_cast<double>(j) / static_cast<double>(length);
+    shares.error[j] = (16.0 * kRotations + 4 * static_cast<double>(n)) * kUlp * std::min(total, angle * moment);
+  }
+  return shares;
+}
+
+}  // namespace hushgrad

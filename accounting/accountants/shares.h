@@ -1,0 +1,32 @@
+// How far the Fourier coefficients of one step's losses lie from 1.
+#pragma once
+
+#include <complex>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace hushgrad {
+
+/// Masses besides the largest one, which sits at place 0; places are taken modulo the length of the transform.
+struct SparseMasses {
+  std::vector<std::int64_t> places;  // away from the largest mass
+  std::vector<double> masses;        // of the whole, which adds up to 1
+};
+
+/// For frequencies j = 0 ... size - 1: away[j] = sum of mass * (exp(-2 pi i j place / length) - 1), to the absolute error
+/// error[j]. As all masses add up to 1, the coefficient is 1 + away: nothing of size 1 is ever rounded.
+struct Shares {
+  std::vector<std::complex<double>> away;
+  std::vector<double> error;
+};
+
+/// By one transform of all frequencies, 0 ... length / 2. length as fft_length() returns it. With careful_bulk what lies
+/// next to place 0 is summed directly, without the cancellation in a transform: for compositions in which rare large
+/// losses decide, where delta is tiny beside the bulk of the masses.
+Shares shares_by_transform(const SparseMasses& masses, std::size_t length, bool careful_bulk);
+
+/// By direct sums, for the lowest `count` frequencies: cheaper where few are asked, and relatively accurate.
+Shares shares_by_sums(const SparseMasses& masses, std::size_t length, std::size_t count);
+
+}  // namespace hushgrad
