@@ -144,7 +144,8 @@ class Discretiser {
       const Edge& from = edges_.back();
       std::int64_t steps = from.place < first + 2 ? 1 : std::min(steps_at(from), last - from.place);
       Edge to = edge_at(from.place + steps);
-      while (steps > 1 && steps_at(to) < steps / 2) {
+      // Neither past the end of a thin stretch nor over a bump between two.
+      while (steps > 1 && (steps_at(to) < steps / 2 || to.x - from.x > s_ / 2)) {
         steps /= 2;
         to = edge_at(from.place + steps);
       }
