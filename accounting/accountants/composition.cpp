@@ -19,6 +19,8 @@ constexpr double kPi = 3.14159265358979323846;
 constexpr double kNegligible = 80;
 // The work of a transform for each place, in terms of a direct sum.
 constexpr double kTransformCost = 24;
+// And the work that accuracy is worth.
+constexpr double kAccurateCost = 100;
 
 // The step with the widest tilted losses first: after it, few frequencies are left to look at.
 std::vector<Step> widest_first(std::vector<Step> steps, Direction direction, const Window& window) {
@@ -43,13 +45,22 @@ struct Composition::Product {
   std::vector<double> log_size, phase, relative;
   std::size_t size;  // all frequencies from here on are negligible
 
-  void multiply(std::size_t j, std::complex<double> away, double error, double count, double negligible) {
+  // From where on all are negligible after `count` steps with these coefficients.
+  std::size_t size_after(const Shares& shares, double count) const {
+    const double alone = std::exp(-kNegligible / count) * (1 - 1e-12);
+    std::size_t j = size;
+    for (; j > 0; --j) {
+      if (log_size[j - 1] < -kNegligible) continue;
+      const double bound = std::abs(1.0 + shares.away[j - 1]) + shares.error[j - 1];
+      if (bound < alone) continue;
+      if (!(log_size[j - 1] + count * std::log(bound) < -kNegligible - 1e-9)) break;
+    }
+    return j;
+  }
+
+  void multiply(std::size_t j, std::complex<double> away, double error, double count) {
     const double growth = 2 * away.real() + std::norm(away);
     const double size = std::sqrt(std::max(0.0, 1 + growth));
-    if (size + error < negligible) {
-      log_size[j] = -kInfinity;
-      return;
-    }
     const double log_coefficient = growth > -0.5 ? std::log1p(growth) / 2 + error / size : std::log(size + error);
     log_size[j] += count * log_coefficient;
     if (log_size[j] < -kNegligible) return;
@@ -64,8 +75,7 @@ struct Composition::Product {
 
 Composition::Composition(const Spending& spending, Direction direction, Bound bound, const Window& window)
     : bound_(bound), tilt_(window.tilt), spacing_(window.spacing),
-      length_(static_cast<std::int64_t>(fft_length(window.period / window.spacing))), far_tilt_(window.remainder),
-      rare_(window.rare) {
+      length_(static_cast<std::int64_t>(fft_length(window.period / window.spacing))), far_tilt_(window.remainder) {
   Product product(static_cast<std::size_t>(length_) / 2 + 1);
   for (const Step& step : widest_first(steps_of(spending), direction, window)) {
     const Cumulant one({{step.q, step.s, 1, step.pair}}, direction, window.reach);
@@ -104,13 +114,20 @@ void Composition::multiply(Product& product, const GridLoss& grid, double count)
     rest.masses.push_back(grid.masses[i] / total);
   }
   const auto length = static_cast<std::size_t>(length_);
-  const bool direct = static_cast<double>(product.size) * static_cast<double>(rest.places.size()) <
-                      kTransformCost * static_cast<double>(length);
-  const Shares shares = direct ? shares_by_sums(rest, length, product.size) : shares_by_transform(rest, length, rare_);
-  // Below this a coefficient of the first step is negligible by itself.
-  const double negligible = product.size == product.log_size.size() ? std::exp(-kNegligible / count) * (1 - 1e-12) : 0;
+  const auto few = [&](double size, double cost) {
+    return size * static_cast<double>(rest.places.size()) < cost * static_cast<double>(length);
+  };
+  Shares shares;
+  if (!few(static_cast<double>(product.size), kTransformCost)) {
+    // The transform tells which frequencies matter; sums give those more accurately.
+    shares = shares_by_transform(rest, length);
+    product.size = product.size_after(shares, count);
+  }
+  if (shares.away.empty() || few(static_cast<double>(product.size), kAccurateCost)) {
+    shares = shares_by_sums(rest, length, product.size);
+  }
   for (std::size_t j = 0; j < product.size; ++j) {
-    if (product.log_size[j] >= -kNegligible) product.multiply(j, shares.away[j], shares.error[j], count, negligible);
+    if (product.log_size[j] >= -kNegligible) product.multiply(j, shares.away[j], shares.error[j], count);
   }
   while (product.size > 0 && product.log_size[product.size - 1] < -kNegligible) --product.size;
 }

@@ -39,7 +39,6 @@ class Composition {
   std::int64_t length_;
   double dropped_error_ = 0;
   double far_tilt_, far_log_moment_ = 0;  // of the tilted sum, for the wrapped far tail
-  bool rare_;
   std::vector<Coefficient> coefficients_;
 };
 

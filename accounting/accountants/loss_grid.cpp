@@ -25,7 +25,7 @@ class Discretiser {
  public:
   Discretiser(double q, double s, Direction direction, Bound bound, const GridOptions& options)
       : q_(q), s_(s), remove_(direction == Direction::remove), o_(options), loss_(q, s), variance_(s * s),
-        x_low_(-options.reach * s), x_high_(1 + options.reach * s), log_q_(std::log(q)), log_norm_(kLogSqrt2Pi + std::log(s)) {
+        x_low_(options.reach.low(s)), x_high_(options.reach.high(s)), log_q_(std::log(q)), log_norm_(kLogSqrt2Pi + std::log(s)) {
     // Cells are walked along x, that is along rising loss(x); the losses of direction add are -loss(x), and there large
     // x has the lowest losses. Where those no longer matter, the rest is left to the tail.
     if (!remove_) x_high_ = negligible_from();
@@ -76,7 +76,7 @@ class Discretiser {
                                     std::abs(static_cast<double>(grid.places.back())));
     grid.log_scale = o_.log_scale;
     grid.loss_error = 16 * kUlp * largest * o_.spacing;
-    grid.relative_error = 4e-14 + 4 * kUlp * (o_.reach * o_.reach + std::abs(o_.log_scale) +
+    grid.relative_error = 4e-14 + 4 * kUlp * (std::pow(std::max(o_.reach.around, o_.reach.above), 2) + std::abs(o_.log_scale) +
                                               (1 + o_.tilt) * largest * o_.spacing);
     return grid;
   }

@@ -1,6 +1,7 @@
 // One Poisson-sampled Gaussian step, replaced by a step whose privacy loss lies on a grid.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <vector>
@@ -25,10 +26,21 @@ struct GridLoss {
   double loss(std::size_t i, double spacing) const { return offset + static_cast<double>(places[i]) * spacing; }
 };
 
+/// The released values that are covered, in standard deviations: `around` the mean without the record, and up to `above`
+/// the one with it.
+struct Reach {
+  Reach(double both) : around(both), above(both) {}
+  Reach(double around, double above) : around(around), above(above) {}
+  double around, above;
+
+  double low(double noise_multiplier) const { return -around * noise_multiplier; }
+  double high(double noise_multiplier) const { return std::max(around * noise_multiplier, 1 + above * noise_multiplier); }
+};
+
 struct GridOptions {
   double spacing;    // > 0; spacing * (1 + tilt) <= 1
   double tilt;       // >= 0
-  double reach;      // standard deviations of x that are covered; the rest goes to `infinite` (or is left out)
+  Reach reach;       // the rest goes to `infinite` (or is left out)
   double log_scale;  // roughly log of the sum of probability * exp(tilt * loss): keeps masses near 1
   // Where the tilted density of losses (of masses as above) is d, grid points may be exp((log_fine - log d) / 3) spacings
   // apart, up to `widest`: the error of a cell grows with d and the square of its width. By default all are one apart.

@@ -50,7 +50,7 @@ GridLoss pair_grid(const LossPair& pair, Direction direction, Bound bound, const
   if (bound == Bound::lower && !pair.tight()) return grid;
   // Downward, what a half cell holds is taken together first (post-processing), so that a tangent can pass between.
   const int parts = bound == Bound::lower ? 2 : 1;
-  const Outcomes outcomes = seen_from(pair, direction, h / parts, -options.reach * options.reach / 2);
+  const Outcomes outcomes = seen_from(pair, direction, h / parts, -options.reach.around * options.reach.around / 2);
   grid.infinite = outcomes.high_p;
   if (outcomes.list.empty()) return grid;
   const auto cell_of = [&](const Outcome& one) {

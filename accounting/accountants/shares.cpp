@@ -12,7 +12,6 @@ namespace {
 
 constexpr double kUlp = std::numeric_limits<double>::epsilon();
 constexpr double kPi = 3.14159265358979323846;
-constexpr std::size_t kBulkRadius = 48;
 // Rotations in a row before sines are computed afresh.
 constexpr std::size_t kRotations = 32;
 
@@ -20,40 +19,6 @@ std::size_t wrapped(std::int64_t place, std::size_t length) {
   const auto n = static_cast<std::int64_t>(length), at = place % n;
   return static_cast<std::size_t>(at < 0 ? at + n : at);
 }
-
-// The masses within kBulkRadius places of place 0, taken out of a wrapped sequence.
-class Bulk {
- public:
-  explicit Bulk(std::vector<double>& sequence) {
-    const std::size_t n = sequence.size();
-    for (std::size_t k = 1; k <= std::min(kBulkRadius, n / 4); ++k) {
-      both_.push_back(sequence[k] + sequence[n - k]);
-      difference_.push_back(sequence[k] - sequence[n - k]);
-      sequence[k] = sequence[n - k] = 0;
-    }
-  }
-
-  // Adds the share of frequency w = 2 half_angle. Sines of multiples by rotation: relatively accurate, so the share is too.
-  void add(double half_angle, std::complex<double>& away, double& error) const {
-    const double c1 = std::cos(half_angle), s1 = std::sin(half_angle);
-    double c = 1, s = 0, real = 0, imaginary = 0, sizes = 0;
-    for (std::size_t i = 0; i < both_.size(); ++i) {
-      const double next_c = c * c1 - s * s1;
-      s = s * c1 + c * s1;
-      c = next_c;
-      const double one_minus_cos = 2 * s * s, sin = 2 * s * c;
-      real -= both_[i] * one_minus_cos;
-      imaginary -= difference_[i] * sin;
-      sizes += both_[i] * (one_minus_cos + std::abs(sin));
-    }
-    away += std::complex<double>(real, imaginary);
-    error += (8 + 4 * static_cast<double>(both_.size())) * kUlp * sizes;
-  }
-
- private:
-  std::vector<double> both_, difference_;
-};
-
 
 // One frequency: sums of mass (1 - cos) / 2 and mass sin / 2 of full angles, from sines of half angles; then turns to the next.
 HUSHGRAD_CLONES void sum_and_turn(const double* masses, double* sin, double* cos, const double* step_sin,
@@ -90,20 +55,15 @@ void set_angles(const SparseMasses& masses, std::size_t frequency, std::size_t l
 
 }  // namespace
 
-Shares shares_by_transform(const SparseMasses& masses, std::size_t length, bool careful_bulk) {
+Shares shares_by_transform(const SparseMasses& masses, std::size_t length) {
   std::vector<double> sequence(length, 0);
   for (std::size_t i = 0; i < masses.places.size(); ++i) sequence[wrapped(masses.places[i], length)] += masses.masses[i];
   sequence[0] = 0;  // a whole number of periods away: turns with place 0
-  std::vector<Bulk> bulk;
-  if (careful_bulk) bulk.emplace_back(sequence);
   Shares shares{real_spectrum(sequence), {}};
   const double at_zero = shares.away[0].real();
   shares.error.assign(shares.away.size(), real_spectrum_error(sequence) + 8 * kUlp * at_zero);
   for (std::size_t j = 0; j < shares.away.size(); ++j) {
     shares.away[j] -= at_zero;
-    for (const Bulk& near : bulk) {
-      near.add(kPi * static_cast<double>(j) / static_cast<double>(length), shares.away[j], shares.error[j]);
-    }
     shares.error[j] += 4 * kUlp * std::abs(shares.away[j]);
   }
   return shares;

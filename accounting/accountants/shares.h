@@ -21,12 +21,12 @@ struct Shares {
   std::vector<double> error;
 };
 
-/// By one transform of all frequencies, 0 ... length / 2. length as fft_length() returns it. With careful_bulk what lies
-/// next to place 0 is summed directly, without the cancellation in a transform: for compositions in which rare large
-/// losses decide, where delta is tiny beside the bulk of the masses.
-Shares shares_by_transform(const SparseMasses& masses, std::size_t length, bool careful_bulk);
+/// By one transform of all frequencies, 0 ... length / 2. length as fft_length() returns it. What lies next to place 0 loses
+/// digits beside what lies far away.
+Shares shares_by_transform(const SparseMasses& masses, std::size_t length);
 
-/// By direct sums, for the lowest `count` frequencies: cheaper where few are asked, and relatively accurate.
+/// By direct sums, for the lowest `count` frequencies: cheaper where few are asked, and accurate relative to what each
+/// mass adds. Compositions in which rare large losses decide need that: there delta is tiny beside the bulk of the masses.
 Shares shares_by_sums(const SparseMasses& masses, std::size_t length, std::size_t count);
 
 }  // namespace hushgrad

@@ -28,10 +28,10 @@ std::vector<double> densities(const LossOutline& outline) {
 
 }  // namespace
 
-LossOutline Step::outline(Direction direction, double reach) const {
-  if (pair) return pair_outline(*pair, direction, -reach * reach / 2);
+LossOutline Step::outline(Direction direction, Reach reach) const {
+  if (pair) return pair_outline(*pair, direction, -reach.around * reach.around / 2);
   const SampledLoss loss(q, s);
-  const double low = -reach * s, high = 1 + reach * s;
+  const double low = reach.low(s), high = reach.high(s);
   const int n = static_cast<int>(std::clamp(4 * (high - low) / s, 100.0, 4000.0));
   const double log_width = std::log((high - low) / n / s);
   LossOutline outline;
@@ -51,9 +51,9 @@ double Step::end(Direction direction) const {
   return direction == Direction::remove ? end : -end;
 }
 
-LossRange Step::range(Direction direction, double reach) const {
+LossRange Step::range(Direction direction, Reach reach) const {
   const SampledLoss loss(q, s);
-  const LossRange range = pair ? pair->range(-reach * reach / 2) : LossRange{loss(-reach * s), loss(1 + reach * s)};
+  const LossRange range = pair ? pair->range(-reach.around * reach.around / 2) : LossRange{loss(reach.low(s)), loss(reach.high(s))};
   return direction == Direction::remove ? range : LossRange{-range.high, -range.low};
 }
 
@@ -77,7 +77,13 @@ double total_count(const std::vector<Step>& steps) {
   return total;
 }
 
-Cumulant::Cumulant(const std::vector<Step>& steps, Direction direction, double reach) {
+double expected_draws(const std::vector<Step>& steps) {
+  double total = 0;
+  for (const Step& step : steps) total += step.count * step.q;
+  return total;
+}
+
+Cumulant::Cumulant(const std::vector<Step>& steps, Direction direction, Reach reach) {
   for (const Step& step : steps) {
     LossOutline outline = step.outline(direction, reach);
     std::vector<double> log_density = densities(outline);

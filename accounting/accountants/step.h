@@ -14,15 +14,17 @@ struct Step {
   LossPairPointer pair;
 
   /// Losses and log probabilities on about a hundred points or more, in one direction.
-  LossOutline outline(Direction direction, double reach) const;
+  LossOutline outline(Direction direction, Reach reach) const;
   /// Where the losses end and most of them may sit; infinite for a plain Gaussian.
   double end(Direction direction) const;
-  LossRange range(Direction direction, double reach) const;
+  LossRange range(Direction direction, Reach reach) const;
   GridLoss grid(Direction direction, Bound bound, const GridOptions& options) const;
 };
 
 std::vector<Step> steps_of(const Spending& spending);
 double total_count(const std::vector<Step>& steps);
+/// How often the record is drawn, in the mean; pairs count as if always.
+double expected_draws(const std::vector<Step>& steps);
 
 /// How fine a grid is: its spacing, and how far apart its points may be where the losses are thin (GridOptions).
 struct Fineness {
@@ -37,7 +39,7 @@ class Cumulant {
     double k, mean, variance;
   };
 
-  Cumulant(const std::vector<Step>& steps, Direction direction, double reach);
+  Cumulant(const std::vector<Step>& steps, Direction direction, Reach reach);
   Value at(double tilt) const;
 
   /// The cumulant functions of the parts alone, once each, at that tilt.

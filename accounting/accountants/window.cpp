@@ -16,8 +16,8 @@ constexpr double kLogSqrt2Pi = 0.91893853320467274178;
 // Wanted distance between the upper and the lower end, relative to epsilon.
 constexpr double kRelativeWidth = 4e-4;
 // Wrapped-around mass, and outcomes beyond reach, may change the tilted sum or delta by e^-this.
-constexpr double kWrapped = 32;
-constexpr double kBeyondReach = 23;
+constexpr double kWrapped = 20;
+constexpr double kBeyondReach = 10;
 // Rounding of the transform may grow by e^kAmplified, relative to delta.
 constexpr double kAmplified = 14;
 constexpr double kLargestLength = 1 << 20;
@@ -76,8 +76,15 @@ double find_tilt(Function&& is_below) {
   return std::exp((low + high) / 2);
 }
 
-// How many deviations of x leave out less than exp(log_mass) of the probability of any step.
-double reach_for(double log_mass) { return std::clamp(std::sqrt(std::max(0.0, -2 * log_mass)), 8.0, 38.0); }
+// How many deviations leave out about exp(log_mass) of a normal distribution at most.
+double deviations_for(double log_mass) { return std::clamp(std::sqrt(std::max(0.0, -2 * log_mass)), 4.0, 38.0); }
+
+// What lies beyond may change delta by e^-kBeyondReach of itself. Far above, only a record that was drawn gets there.
+Reach reach_for(const std::vector<Step>& steps, double log_delta) {
+  const double log_mass = log_delta - kBeyondReach;
+  return {std::max(8.0, deviations_for(log_mass - std::log(total_count(steps)))),
+          deviations_for(log_mass - std::log(expected_draws(steps)))};
+}
 
 // The period that a tilt needs: wrapped copies from below carry at most e^(-tilt * period), the ones from above at most a
 // Chernoff bound.
@@ -100,14 +107,13 @@ void set_period(Window& window, const Cumulant& cumulant, const Cumulant::Value&
 // A tilt of a few inverse deviations makes w fall off fast and the period short. One that moves the sum far away from
 // epsilon (two bumps can trade places) drowns delta in rounding, or makes the period long again. Where the sum is far from
 // normal (rare large losses), smaller tilts than the saddle point's are tried too.
-void choose_tilt(Window& window, const Cumulant& cumulant, double tilt, std::optional<double> log_delta, bool many) {
+void choose_tilt(Window& window, const Cumulant& cumulant, double tilt, std::optional<double> log_delta) {
   const Cumulant::Value at_saddle = cumulant.at(tilt);
   const double normal = normal_log_delta(at_saddle, tilt);
   const bool far_from_normal = log_delta && std::abs(*log_delta - normal) > 1;
   const double expected = far_from_normal ? *log_delta : normal;
   const double acceptable = std::max(expected + kAmplified, at_saddle.k - tilt * window.epsilon + 4);
   const double smallest = far_from_normal ? tilt / 64 : tilt;
-  window.rare = far_from_normal || many;
   Window best = window;
   best.period = kInfinity;
   for (double candidate = std::max(tilt, 4 / std::sqrt(at_saddle.variance));; candidate /= 2) {
@@ -127,7 +133,7 @@ void choose_tilt(Window& window, const Cumulant& cumulant, double tilt, std::opt
 }
 
 std::optional<Window> make_window(const std::vector<Step>& steps, const Cumulant& cumulant,
-                                  Direction direction, double tilt, double epsilon, double reach,
+                                  Direction direction, double tilt, double epsilon, Reach reach,
                                   std::optional<double> log_delta) {
   Window window;
   window.epsilon = std::max(epsilon, 0.0);
@@ -141,7 +147,7 @@ std::optional<Window> make_window(const std::vector<Step>& steps, const Cumulant
     range = std::max(range, losses.high + (cut_below ? std::min(-losses.low, 50 / tilt) : -losses.low));
   }
   tilt = std::min(tilt, 0.1 * kTiltCells / range);
-  choose_tilt(window, cumulant, tilt, log_delta, total_count(steps) > 1e5);
+  choose_tilt(window, cumulant, tilt, log_delta);
 
   // The two discretisations together move epsilon by about count * spacing^2 * (1 + tilt) / 8. Where epsilon is next to
   // nothing, the bulk of the losses (without their rare large values) must be resolved instead.
@@ -175,7 +181,7 @@ bool too_small(const std::vector<Step>& steps) {
 std::optional<Window> window_at_delta(const Spending& spending, Direction direction, double log_delta) {
   const auto steps = steps_of(spending);
   if (too_small(steps)) return {};
-  const double reach = reach_for(log_delta - kBeyondReach - std::log(total_count(steps)));
+  const Reach reach = reach_for(steps, log_delta);
   const Cumulant cumulant(steps, direction, reach);
   const double tilt =
       find_tilt([&](double t) { return normal_log_delta(cumulant.at(t), t) > log_delta; });
@@ -186,14 +192,14 @@ std::optional<Window> window_at_epsilon(const Spending& spending, Direction dire
                                         std::optional<double> log_delta) {
   const auto steps = steps_of(spending);
   if (too_small(steps)) return {};
-  const double log_count = std::log(total_count(steps));
-  double reach = reach_for(log_delta ? *log_delta - kBeyondReach - log_count : -60);
+  Reach reach = reach_for(steps, log_delta ? *log_delta : -40);
   for (int i = 0;; ++i) {
     const Cumulant cumulant(steps, direction, reach);
     const double tilt = find_tilt([&](double t) { return cumulant.at(t).mean < epsilon; });
     if (log_delta) return make_window(steps, cumulant, direction, tilt, epsilon, reach, log_delta);
-    const double needed = reach_for(normal_log_delta(cumulant.at(tilt), tilt) - kBeyondReach - log_count);
-    if (needed <= reach * 1.0001 || i == 4) return make_window(steps, cumulant, direction, tilt, epsilon, reach, {});
+    const Reach needed = reach_for(steps, normal_log_delta(cumulant.at(tilt), tilt));
+    const bool enough = needed.around <= reach.around * 1.0001 && needed.above <= reach.above * 1.0001;
+    if (enough || i == 4) return make_window(steps, cumulant, direction, tilt, epsilon, reach, {});
     reach = needed;
   }
 }

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "accounting/accountants/gaussian.h"
+#include "accounting/accountants/loss_grid.h"
 #include "accounting/accountants/spending.h"
 
 namespace hushgrad {
@@ -21,10 +22,9 @@ struct Window {
   double log_fine = -std::numeric_limits<double>::infinity();  // where grid points may be further apart, and how far:
   double widest = 0;     // see GridOptions; log_fine is of all steps together
   double period = 0;     // of the transform, in units of loss
-  double reach = 0;      // standard deviations of one step's x that are covered
+  Reach reach = 0;       // of one step
   double finest = 0;     // the smallest spacing that is affordable
   double remainder = 0;  // tilt by which the far tail of the tilted sum is bounded
-  bool rare = false;     // rare large losses decide; the sum is far from normal
   bool coarse = false;   // the grid is so coarse that another accountant may be tighter
 };
 
