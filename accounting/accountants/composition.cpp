@@ -35,25 +35,34 @@ std::vector<Step> widest_first(std::vector<Step> steps, Direction direction, con
   return sorted;
 }
 
+// The power `count` of a coefficient below this is negligible.
+double alone_negligible(double count) { return std::exp(-kNegligible / count) * (1 - 1e-12); }
+
 }  // namespace
 
 // The product of all powers of coefficients: log |coefficient|, rounded up, its phase, and its relative error.
 struct Composition::Product {
-  explicit Product(std::size_t frequencies)
-      : log_size(frequencies, 0), phase(frequencies, 0), relative(frequencies, 0), size(frequencies) {}
+  explicit Product(std::size_t frequencies) : size(frequencies) {}
+
+  // From `to` on all are negligible; the rest gets room.
+  void shrink(std::size_t to) {
+    size = std::min(size, to);
+    for (auto* values : {&log_size, &phase, &relative}) values->resize(size, 0);
+  }
 
   std::vector<double> log_size, phase, relative;
   std::size_t size;  // all frequencies from here on are negligible
 
   // From where on all are negligible after `count` steps with these coefficients.
   std::size_t size_after(const Shares& shares, double count) const {
-    const double alone = std::exp(-kNegligible / count) * (1 - 1e-12);
+    const double alone = alone_negligible(count);
     std::size_t j = size;
     for (; j > 0; --j) {
-      if (log_size[j - 1] < -kNegligible) continue;
+      const double before = j <= log_size.size() ? log_size[j - 1] : 0;
+      if (before < -kNegligible) continue;
       const double bound = std::abs(1.0 + shares.away[j - 1]) + shares.error[j - 1];
       if (bound < alone) continue;
-      if (!(log_size[j - 1] + count * std::log(bound) < -kNegligible - 1e-9)) break;
+      if (!(before + count * std::log(bound) < -kNegligible - 1e-9)) break;
     }
     return j;
   }
@@ -117,6 +126,7 @@ void Composition::multiply(Product& product, const GridLoss& grid, double count)
   const auto few = [&](double size, double cost) {
     return size * static_cast<double>(rest.places.size()) < cost * static_cast<double>(length);
   };
+  product.size = std::min(product.size, small_from(rest, grid.masses[peak_at] / total, length, alone_negligible(count)));
   Shares shares;
   if (!few(static_cast<double>(product.size), kTransformCost)) {
     // The transform tells which frequencies matter; sums give those more accurately.
@@ -126,13 +136,15 @@ void Composition::multiply(Product& product, const GridLoss& grid, double count)
   if (shares.away.empty() || few(static_cast<double>(product.size), kAccurateCost)) {
     shares = shares_by_sums(rest, length, product.size);
   }
+  product.shrink(product.size);
   for (std::size_t j = 0; j < product.size; ++j) {
     if (product.log_size[j] >= -kNegligible) product.multiply(j, shares.away[j], shares.error[j], count);
   }
-  while (product.size > 0 && product.log_size[product.size - 1] < -kNegligible) --product.size;
+  while (product.size > 0 && product.log_size[product.size - 1] < -kNegligible) product.shrink(product.size - 1);
 }
 
-void Composition::finish_product(const Product& product) {
+void Composition::finish_product(Product& product) {
+  product.shrink(product.size);  // where nothing was multiplied, all coefficients are 1
   const double n = static_cast<double>(length_);
   for (std::size_t j = 0; j < product.size; ++j) {
     if (product.log_size[j] < -kNegligible) continue;

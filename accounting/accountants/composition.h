@@ -31,7 +31,7 @@ class Composition {
   struct Product;
 
   void multiply(Product& product, const GridLoss& grid, double count);
-  void finish_product(const Product& product);
+  void finish_product(Product& product);
   double finish(double log_tilted_sum, double epsilon) const;
 
   Bound bound_;

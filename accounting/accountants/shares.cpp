@@ -55,6 +55,33 @@ void set_angles(const SparseMasses& masses, std::size_t frequency, std::size_t l
 
 }  // namespace
 
+std::size_t small_from(const SparseMasses& masses, double peak, std::size_t length, double limit) {
+  const auto& places = masses.places;
+  const auto at = static_cast<std::ptrdiff_t>(std::lower_bound(places.begin(), places.end(), 0) - places.begin());
+  double total = peak, variation = 0, products = 0;
+  // Outward from the peak, to both sides, as long as places are neighbours.
+  for (const int side : {-1, 1}) {
+    double before = peak;
+    for (std::int64_t k = 1;; ++k) {
+      const std::ptrdiff_t i = side > 0 ? at + k - 1 : at - k;
+      if (i < 0 || i >= static_cast<std::ptrdiff_t>(places.size()) || places[static_cast<std::size_t>(i)] != side * k) break;
+      const double mass = masses.masses[static_cast<std::size_t>(i)];
+      total += mass;
+      variation += std::abs(mass - before);
+      products += mass * before;
+      before = mass;
+    }
+    variation += before;
+  }
+  const std::size_t nothing = length / 2 + 1;
+  const double by_parts = variation / 2 / (limit - (1 - total) - 1e-9);
+  const double by_pairs = std::sqrt((1 - limit * limit) / (4 * products)) + 1e-9;
+  const double sine = std::min(by_parts > 0 ? by_parts : 1, by_pairs) * (1 + 1e-9);
+  if (!(sine < 1)) return nothing;
+  const double frequency = std::ceil(static_cast<double>(length) * std::asin(sine) / kPi) + 1;
+  return std::min(nothing, static_cast<std::size_t>(frequency));
+}
+
 Shares shares_by_transform(const SparseMasses& masses, std::size_t length) {
   std::vector<double> sequence(length, 0);
   for (std::size_t i = 0; i < masses.places.size(); ++i) sequence[wrapped(masses.places[i], length)] += masses.masses[i];
