@@ -41,12 +41,23 @@ double variance(const Spending& spending) {
   return total;
 }
 
-// Only a guess: how many steps until a Gaussian of that variance reaches the target.
-double likely_steps(const Spending& history, const Spending& step, double target_epsilon, double target_delta) {
+// Only a guess: mu of a Gaussian that meets the target just so.
+double likely_mu(double target_epsilon, double target_delta) {
   const auto slack = [&](double mu) {
     return mu == 0 ? kInfinity : std::log(target_delta) - gaussian_log_delta(mu, target_epsilon).value;
   };
-  const double mu = find_crossing(slack, 1, 0.5, 1e-3).below;
+  return find_crossing(slack, 1, 0.5, 1e-3).below;
+}
+
+// Only a guess: the noise with which steps * q^2 (exp(1 / z^2) - 1) is that mu^2.
+double likely_noise(double target_epsilon, double target_delta, double q, double steps) {
+  const double mu = likely_mu(target_epsilon, target_delta), each = mu * mu / (steps * q * q);
+  return each > 0 && each < 1e300 ? std::clamp(1 / std::sqrt(std::log1p(each)), 0.02, 1e6) : 1;
+}
+
+// Only a guess: how many steps until a Gaussian of that variance reaches the target.
+double likely_steps(const Spending& history, const Spending& step, double target_epsilon, double target_delta) {
+  const double mu = likely_mu(target_epsilon, target_delta);
   return (mu * mu - variance(history)) / variance(step);
 }
 
@@ -65,18 +76,16 @@ double calibrate_noise(double target_epsilon, double target_delta, double sampli
   // Same domain, same messages as the events themselves.
   if (repeated(sampling_rate, 1, steps).nothing()) return 0;
 
-  const double log_target = std::log(target_delta);
+  // Asked as the promise is made: where this is at most 0, the multiplier meets the target.
   const auto excess = [&](double noise_multiplier) {
     if (noise_multiplier > kLargestNoise) return -kInfinity;
     if (noise_multiplier == 0) return kInfinity;
-    return std::log(pld_delta_upper(repeated(sampling_rate, noise_multiplier, steps), target_epsilon)) - log_target;
+    const double epsilon = pld_epsilon_upper(repeated(sampling_rate, noise_multiplier, steps), target_delta);
+    const double ratio = std::log(epsilon / target_epsilon);
+    return epsilon <= target_epsilon ? std::min(ratio, 0.0) : std::max(ratio, 1e-300);
   };
-  double noise_multiplier = find_crossing(excess, 1, 0.25, kNoiseTolerance).above;
-  // The promise is made in epsilon; asked that way the last digits may differ.
-  while (noise_multiplier <= kLargestNoise &&
-         pld_epsilon_upper(repeated(sampling_rate, noise_multiplier, steps), target_delta) > target_epsilon) {
-    noise_multiplier *= 1 + kNoiseTolerance;
-  }
+  const double guess = likely_noise(target_epsilon, target_delta, sampling_rate, static_cast<double>(steps));
+  const double noise_multiplier = find_crossing(excess, guess, 0.03 * guess, kNoiseTolerance).above;
   if (noise_multiplier <= kLargestNoise) return noise_multiplier;
   throw InvalidArgument(message("[calibrate_noise] Expected a target that some noise multiplier up to ", kLargestNoise,
                                 " meets, received target_epsilon ", target_epsilon, " at target_delta ", target_delta,

@@ -2,6 +2,7 @@
 #include "accounting/accountants/loss_grid.h"
 
 #include <cmath>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -12,7 +13,10 @@ namespace {
 
 struct Case {
   double q, s, spacing, tilt;
+  double log_fine = -std::numeric_limits<double>::infinity();
 };
+
+GridOptions options_of(const Case& c) { return {c.spacing, c.tilt, 10, 0, c.log_fine, 0.3 / (1 + c.tilt)}; }
 
 std::string name(const testing::TestParamInfo<Case>& info) { return "case" + std::to_string(info.index); }
 
@@ -31,7 +35,7 @@ class GridLossTest : public testing::TestWithParam<Case> {
  protected:
   GridLoss grid(Direction direction, Bound bound) const {
     const Case& c = GetParam();
-    return grid_loss(c.q, c.s, direction, bound, {c.spacing, c.tilt, 10, 0});
+    return grid_loss(c.q, c.s, direction, bound, options_of(c));
   }
 
   double exact(double epsilon, Direction direction) const {
@@ -69,7 +73,7 @@ TEST_P(FineGridLossTest, TheEndsCloseQuadratically) {
   fine.spacing /= 4;
   for (Direction direction : {Direction::remove, Direction::add}) {
     const auto area = [&](const Case& c) {
-      const GridOptions options{c.spacing, c.tilt, 10, 0};
+      const GridOptions options = options_of(c);
       const GridLoss upper = grid_loss(c.q, c.s, direction, Bound::upper, options);
       const GridLoss lower = grid_loss(c.q, c.s, direction, Bound::lower, options);
       // Spread over a whole number of coarse cells, so that it does not matter where the grids lie.
@@ -106,6 +110,29 @@ INSTANTIATE_TEST_SUITE_P(, GridLossTest,
                                          Case{0.01, 0.05, 0.1, 0.01}, Case{0.2, 4, 0.3, 1}, Case{1e-6, 10, 1e-8, 1e5},
                                          Case{1e-6, 0.5, 1e-3, 5}, Case{0.08, 3, 0.002, 20}, Case{0.3, 1, 0.9, 0}),
                          name);
+
+// Points far apart where the losses are thin.
+INSTANTIATE_TEST_SUITE_P(Wide, GridLossTest,
+                         testing::Values(Case{0.01, 1, 1e-3, 2, 3}, Case{0.5, 1, 1e-3, 1, 3}, Case{1, 1, 2e-3, 1, 2},
+                                         Case{0.001, 0.6, 1e-4, 3, 5}, Case{1e-6, 10, 1e-8, 1e5, 18},
+                                         Case{0.08, 3, 1e-4, 20, 4}, Case{0.0084, 9.3, 4e-5, 5, 10},
+                                         Case{0.0084, 9.3, 4e-5, 5, 80}, Case{0.3, 0.2, 1e-2, 0.1, 20}),
+                         name);
+
+TEST(WideGridLoss, HasFewPointsAndHardlyMoves) {
+  const Case narrow{0.01, 1, 2e-4, 2}, wide{0.01, 1, 2e-4, 2, 3};
+  for (Direction direction : {Direction::remove, Direction::add}) {
+    for (Bound bound : {Bound::upper, Bound::lower}) {
+      const GridLoss fine = grid_loss(narrow.q, narrow.s, direction, bound, options_of(narrow));
+      const GridLoss few = grid_loss(wide.q, wide.s, direction, bound, options_of(wide));
+      if (direction == Direction::remove) EXPECT_LT(20 * few.masses.size(), fine.masses.size());
+      for (double epsilon : {-0.005, 0.0, 0.01, 0.1, 1.0}) {
+        const double delta = delta_of(fine, narrow, epsilon);
+        EXPECT_NEAR(delta_of(few, wide, epsilon), delta, 0.02 * delta + 1e-12) << epsilon;
+      }
+    }
+  }
+}
 
 // Grids that resolve the losses.
 INSTANTIATE_TEST_SUITE_P(, FineGridLossTest,
