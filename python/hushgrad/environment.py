@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import importlib.metadata
 import os
@@ -30,6 +29,8 @@ class Check:
     """ "ok", "warning" (works, with a risk that is named) or "failed" (training will not start)."""
     detail: str
     instead: str = ""
+    why: str = ""
+    """Why it matters, where that is not obvious."""
 
 
 def check_environment(ledger: str | os.PathLike[str] | None = None) -> list[Check]:
@@ -40,10 +41,15 @@ def check_environment(ledger: str | os.PathLike[str] | None = None) -> list[Chec
     return [
         _package(),
         _compiled_core(),
-        _openssl(),
+        *_openssl(),
+        _sqlite(),
+        _postgresql(),
         _torch_version(),
         _compiled_training(),
         _processor(),
+        _openmp(),
+        _forks(),
+        _temporary_folder(),
         *_ledger(Path(ledger) if ledger is not None else Path("hushgrad.ledger.db")),
     ]
 
@@ -62,13 +68,67 @@ def _compiled_core() -> Check:
     return Check("core", "ok", "noise, sampling, accounting and ledger; the system's secure generator answers")
 
 
-def _openssl() -> Check:
-    found = _loaded_library("libcrypto")
-    if found is None:
-        return Check("OpenSSL", "warning", "the library that is loaded cannot be told", "Check with `openssl version`")
-    version = ctypes.CDLL(found).OpenSSL_version
-    version.restype = ctypes.c_char_p
-    return Check("OpenSSL", "ok", f"{version(0).decode(errors='replace')} ({found})")
+# (first version, first version without it, what it is). Of versions as released; distributions mend older ones.
+_Known = tuple[tuple[int, ...], tuple[int, ...], str]
+_OPENSSL_KNOWN: tuple[_Known, ...] = (
+    ((3, 0, 4), (3, 0, 5), "CVE-2022-2274, memory corruption on AVX-512 processors"),
+    ((3, 0, 0), (3, 0, 7), "CVE-2022-3602, overflow in certificate checks"),
+    ((3, 0, 0), (3, 0, 12), "CVE-2023-5363, key and IV lengths of ciphers"),
+    ((3, 1, 0), (3, 1, 4), "CVE-2023-5363, key and IV lengths of ciphers"),
+)
+_SQLITE_KNOWN: tuple[_Known, ...] = (((1, 0, 12), (3, 39, 2), "CVE-2022-35737, overflow with very long strings"),)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
+
+
+def _known_bad(version: str, known: tuple[_Known, ...]) -> str:
+    return "; ".join(what for first, mended, what in known if first <= _version(version) < mended)
+
+
+def _facts() -> dict[str, str]:
+    facts: dict[str, str] = importlib.import_module("hushgrad._core").build_facts()
+    return facts
+
+
+def _openssl() -> Iterator[Check]:
+    try:
+        facts = _facts()
+    except (ImportError, AttributeError):
+        yield Check("OpenSSL", "warning", "cannot be told without the compiled core")
+        return
+    version = facts["openssl"]
+    bad = _known_bad(version, _OPENSSL_KNOWN)
+    if bad:
+        yield Check("OpenSSL", "warning", f"{version}: {bad}", "Update it, unless your distribution says that it mended this")
+    else:
+        yield Check("OpenSSL", "ok", f"OpenSSL {version} ({_loaded_library('libcrypto') or 'linked in'})")
+    if _version(version)[:2] < _version(facts["openssl_built"])[:2]:
+        yield Check("OpenSSL build", "warning", f"hushgrad was built for {facts['openssl_built']}", f"Load OpenSSL {facts['openssl_built']} or newer")
+
+
+def _sqlite() -> Check:
+    try:
+        version = _facts()["sqlite"]
+    except (ImportError, AttributeError):
+        return Check("SQLite", "warning", "cannot be told without the compiled core")
+    bad = _known_bad(version, _SQLITE_KNOWN)
+    if bad:
+        return Check("SQLite", "warning", f"{version}: {bad}", "Update it, unless your distribution says that it mended this")
+    if _version(version) < (3, 51, 3):  # sqlite.org/wal.html, "The WAL-Reset Bug"
+        return Check("SQLite", "ok", f"{version}; its fault in WAL mode does not touch the ledger, which uses a rollback journal")
+    return Check("SQLite", "ok", version)
+
+
+def _postgresql() -> Check:
+    try:
+        version = _facts()["libpq"]
+    except (ImportError, AttributeError):
+        return Check("PostgreSQL", "warning", "cannot be told without the compiled core")
+    if version == "not built in":
+        return Check("PostgreSQL", "ok", "not built in: ledgers are files", "For ledgers in PostgreSQL install libpq and build hushgrad again")
+    return Check("PostgreSQL", "ok", f"libpq {version}")
 
 
 def _loaded_library(name: str) -> str | None:
@@ -100,7 +160,53 @@ def _compiled_training() -> Check:
 
 def _processor() -> Check:
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Check("processor", "ok", f"{platform.machine()}, {count} usable cores")
+    vectors = [name for name in ("avx2", "avx512f", "vaes") if name in _processor_flags()]
+    told = f"{platform.machine()}, {count} usable cores, {', '.join(vectors) if vectors else 'no AVX2'}"
+    return Check("processor", "ok", told, "" if vectors else "Everything works, slower")
+
+
+def _processor_flags() -> set[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return set()
+    match = re.search(r"^flags\s*:(.*)$", text, flags=re.MULTILINE)
+    return set(match.group(1).split()) if match else set()
+
+
+def _openmp() -> Check:
+    """Several runtimes in one process share no threads, and can hang after a fork."""
+    try:
+        maps = Path("/proc/self/maps").read_text()
+    except OSError:
+        maps = ""
+    loaded = sorted({Path(path).name for path in re.findall(r"/\S*/lib(?:gomp|omp|iomp5)[^/\s]*\.so[^/\s]*", maps)})
+    families = {re.sub(r"[-.].*", "", name) for name in loaded}
+    threads = os.environ.get("OMP_NUM_THREADS")
+    told = f"{', '.join(loaded) or 'not loaded'}; {f'OMP_NUM_THREADS={threads}' if threads else 'as many threads as cores'}"
+    if threads is not None and not threads.replace(",", "").isdigit():
+        return Check("OpenMP", "warning", told, "Set OMP_NUM_THREADS to a number")
+    if len(families) > 1:
+        return Check("OpenMP", "warning", f"{told}: two kinds in one process", "Install torch from one source; do not mix conda and pip")
+    return Check("OpenMP", "ok", told)
+
+
+def _forks() -> Check:
+    import multiprocessing
+
+    method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
+    told = f"workers start by {method}; random streams and ledgers notice a fork"
+    return Check("forks", "ok", told, "Open the ledger again in a child process" if method == "fork" else "")
+
+
+def _temporary_folder() -> Check:
+    import tempfile
+
+    try:
+        folder = tempfile.gettempdir()
+    except FileNotFoundError:
+        return Check("temporary files", "failed", "no folder for temporary files may be written to", "Set TMPDIR")
+    return Check("temporary files", "ok", folder)
 
 
 def _ledger(path: Path) -> Iterator[Check]:

@@ -170,9 +170,9 @@ def test_calibration_to_attack_risks() -> None:
     for option, value, of in (
         ("--target-advantage", 0.1, risk.advantage),
         ("--target-tpr", 0.02, lambda event: risk.tpr_at_fpr(event, 0.001)),
-        ("--target-reconstruction", 0.02, lambda event: risk.reconstruction_risk(event, 1e-3)),
+        ("--target-reconstruction", 0.02, lambda event: risk.reconstruction_risk(event, 1e-3, adjacency="zero_out")),
     ):
-        noise = read("calibrate", option, str(value), "--prior", "1e-3", *plan)["noise_multiplier"]
+        noise = read("calibrate", option, str(value), "--prior", "1e-3", "--adjacency", "zero_out", *plan)["noise_multiplier"]
         event = repeated(accounting.PoissonSampledDpEvent(0.01, accounting.GaussianDpEvent(noise)), 100)
         assert 0.97 * value < of(event) <= value
 

@@ -244,7 +244,9 @@ def test_the_machine_is_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     monkeypatch.chdir(tmp_path)
     assert _run(["doctor", "--json"]) == 0
     checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
-    assert set(checks) == {"hushgrad", "core", "OpenSSL", "PyTorch", "training", "processor", "storage", "ledger"}
+    assert set(checks) == {
+        "hushgrad", "core", "OpenSSL", "SQLite", "PostgreSQL", "PyTorch", "training", "processor", "OpenMP", "forks", "temporary files", "storage", "ledger"
+    }  # fmt: skip
     assert "OpenSSL 3" in checks["OpenSSL"]["detail"] and "does not exist yet" in checks["ledger"]["detail"]
     assert list(tmp_path.iterdir()) == []
 

@@ -25,6 +25,7 @@ _COMMANDS = {
         "keys": ("hushgrad.cli.keys", "Make a keyring and the keys of datasets."),
     },
     "This machine": {
+        "demo": ("hushgrad.cli.demo", "Show everything once, in a minute: a budget, a private training, a refusal, a sealed checkpoint, a report."),
         "doctor": ("hushgrad.cli.doctor", "Check a model before training; without one, check this machine."),
         "completion": ("hushgrad.cli.completion", "Print the script that completes commands and options in a shell."),
         "man": ("hushgrad.cli.man", "Print the manual page."),

@@ -5,16 +5,18 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hushgrad.cli.output import print_json, print_line, print_table
+from hushgrad.cli.output import Json, print_json, print_line, print_table
 from hushgrad.errors import InvalidArgument, IoError
 
 if TYPE_CHECKING:
     from hushgrad.doctor import Diagnosis
+    from hushgrad.environment import Check
 
 _SAMPLES = 4
 
@@ -35,37 +37,62 @@ def doctor(
     ] = None,
     fix: Annotated[bool, typer.Option("--fix", help="Print the code that replaces what can be replaced.")] = False,
     ledger: Annotated[str | None, typer.Option(help="Ledger whose place is checked; default hushgrad.ledger.db.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    security: Annotated[bool, typer.Option("--security", help="Check what would let somebody at keys, checkpoints or the ledger.")] = False,
+    keyring: Annotated[str | None, typer.Option(help="Keyring that --security looks at; default hushgrad.keyring.")] = None,
+    json: Json = False,
 ) -> int:
     """Check a model before training; without one, check this machine. Exit code 1 if something would be refused."""
     if model is None:
-        return _check_machine(ledger, json)
+        return _check_machine(ledger, keyring, security, json)
+    if security:
+        raise InvalidArgument("[doctor] Expected a model or --security, received both. Run them one after the other.")
     from hushgrad.doctor import examine
 
     path, _, name = model.partition(":")
+    models, skipped = _load(Path(path), name, say=not json)
     results = {}
-    for found, (module, inputs) in _load(Path(path), name).items():
+    for found, (module, inputs) in models.items():
         results[found] = examine(module, inputs if inputs is not None else _random_inputs(input or []))
     if json:
-        print_json({"models": {found: diagnosis.to_json() for found, diagnosis in results.items()}})
+        print_json({"models": {found: diagnosis.to_json() for found, diagnosis in results.items()}, "skipped": skipped})
     else:
         for found, diagnosis in results.items():
             _print(found, diagnosis, fix)
+        for left_out, why in skipped.items():
+            print_line(f"{left_out}: not examined, {why}", "yellow")
     return 0 if all(diagnosis.ok for diagnosis in results.values()) else 1
 
 
-def _check_machine(ledger: str | None, json: bool) -> int:
+def _check_machine(ledger: str | None, keyring: str | None, security: bool, json: bool) -> int:
     from dataclasses import asdict
 
-    from hushgrad.environment import check_environment
-
-    checks = check_environment(ledger)
+    checks = _checks(ledger, keyring, security)
     ok = all(check.status != "failed" for check in checks)
     if json:
         print_json({"ok": ok, "checks": [asdict(check) for check in checks]})
-    else:
-        print_table(("", "", ""), [(check.status, check.name, _sentence(check.detail, check.instead)) for check in checks])
+        return 0 if ok else 1
+    for check in checks:
+        print_line(f"{_MARKS[check.status]} {check.name}: {_sentence(check.detail, check.instead)}", _STYLES[check.status])
+        if check.why and check.status != "ok":
+            print_line(f"     why: {check.why}.")
+    worst = [status for status in ("failed", "warning") if any(check.status == status for check in checks)]
+    counts = ", ".join(f"{sum(check.status == status for check in checks)} {status}" for status in worst)
+    print_line(counts or "Everything is fine.", "" if worst else "green")
     return 0 if ok else 1
+
+
+_MARKS = {"ok": "ok  ", "warning": "warn", "failed": "FAIL"}
+_STYLES = {"ok": "", "warning": "yellow", "failed": "red"}
+
+
+def _checks(ledger: str | None, keyring: str | None, security: bool) -> list[Check]:
+    if security:
+        from hushgrad.security import check_security
+
+        return check_security(ledger, keyring)
+    from hushgrad.environment import check_environment
+
+    return check_environment(ledger)
 
 
 def _print(name: str, diagnosis: Diagnosis, fix: bool) -> None:
@@ -95,10 +122,31 @@ def _sentence(detail: str, instead: str) -> str:
     return f"{detail}. {instead}." if instead else f"{detail}."
 
 
-def _load(path: Path, name: str) -> dict[str, tuple[Any, Any]]:
-    """Name -> (module, inputs or None), by running the file."""
+def _load(path: Path, name: str, say: bool) -> tuple[dict[str, tuple[Any, Any]], dict[str, str]]:
+    """Name -> (module, inputs or None), and name -> why it was left out; by running the file."""
     if not path.is_file():
         raise IoError(f"[doctor] Expected a Python file, received {path}. Name one, as model.py or model.py:make_model.")
+    if say:
+        print_line(f"running {path} to build what is in it")
+    source = _run(path)
+    if name:
+        if name not in source:
+            raise InvalidArgument(f"[doctor] Expected {path.name} to define {name}, received no such name.")
+        return {name: _made(source[name], name)}, {}
+    models = {key: value for key, value in source.items() if _is_model(value, source["__name__"])}
+    skipped = {key: f"it needs {', '.join(needed)}; name a function that makes it" for key, value in models.items() if (needed := _needed(value))}
+    found = {key: _made(value, key) for key, value in models.items() if key not in skipped}
+    if not found:
+        needing = "".join(f" {key} was found and {why}." for key, why in skipped.items())
+        raise InvalidArgument(
+            f"[doctor] Expected {path.name} to define a module, or a module class without required arguments, received neither.{needing} Name a "
+            f"function that returns the model: {path.name}:make_model."
+        )
+    return found, skipped
+
+
+def _run(path: Path) -> dict[str, Any]:
+    """What the file defines. What it raises is its own fault, and is said with its line."""
     # The folder comes first as it does for `python model.py`, so that the file finds what lies beside it.
     sys.path.insert(0, str(path.absolute().parent))
     spec = importlib.util.spec_from_file_location(f"_hushgrad_doctor_{path.stem}", path)
@@ -106,18 +154,21 @@ def _load(path: Path, name: str) -> dict[str, tuple[Any, Any]]:
         raise InvalidArgument(f"[doctor] Expected a Python file, received {path}.")
     source = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = source
-    spec.loader.exec_module(source)
-    if name:
-        if not hasattr(source, name):
-            raise InvalidArgument(f"[doctor] Expected {path.name} to define {name}, received no such name.")
-        return {name: _made(getattr(source, name), name)}
-    found = {key: _made(value, key) for key, value in vars(source).items() if _is_model(value, spec.name)}
-    if not found:
+    try:
+        spec.loader.exec_module(source)
+    except (Exception, SystemExit) as error:
         raise InvalidArgument(
-            f"[doctor] Expected {path.name} to define a module, or a module class without required arguments, received neither. Name a "
-            f"function that returns the model: {path.name}:make_model."
-        )
-    return found
+            f"[doctor] Expected {path.name} to run, received {type(error).__name__}: {error}{_line_of(error, path)}. Mend it, or put what starts "
+            'when it runs under `if __name__ == "__main__":`.'
+        ) from None
+    return vars(source)
+
+
+def _line_of(error: BaseException, path: Path) -> str:
+    if isinstance(error, SyntaxError):
+        return ""
+    frames = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path or frame.filename == str(path.absolute())]
+    return f" (line {frames[-1]})" if frames else ""
 
 
 def _is_model(value: Any, defined_in: str) -> bool:
@@ -125,20 +176,22 @@ def _is_model(value: Any, defined_in: str) -> bool:
 
     if isinstance(value, nn.Module):
         return True
-    is_class = inspect.isclass(value) and issubclass(value, nn.Module) and value.__module__ == defined_in
-    return is_class and _needs_nothing(value)
+    return inspect.isclass(value) and issubclass(value, nn.Module) and value.__module__ == defined_in
 
 
-def _needs_nothing(value: Any) -> bool:
+def _needed(value: Any) -> list[str]:
+    """Arguments without which a class or function cannot be called."""
+    if not (inspect.isclass(value) or inspect.isroutine(value)):
+        return []
     parameters = inspect.signature(value).parameters.values()
-    return all(p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters)
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
 
 
 def _made(value: Any, name: str) -> tuple[Any, Any]:
     from torch import nn
 
     if not isinstance(value, nn.Module):
-        if not callable(value) or not _needs_nothing(value):
+        if not callable(value) or _needed(value):
             raise InvalidArgument(
                 f"[doctor] Expected {name} to be a module, or callable without arguments, received {type(value).__name__}. Write a function "
                 "without arguments that returns the model."

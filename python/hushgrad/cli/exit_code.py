@@ -34,6 +34,7 @@ MEANINGS = {
 # An error of a subclass counts as its class; the first row that fits decides.
 _OF_ERROR: tuple[tuple[type[BaseException], ExitCode], ...] = (
     (errors.BudgetExceeded, ExitCode.REFUSED),
+    (errors.Denied, ExitCode.REFUSED),
     (errors.InvalidArgument, ExitCode.USAGE),
     (errors.HushgradError, ExitCode.FAILED),
     (OSError, ExitCode.FAILED),

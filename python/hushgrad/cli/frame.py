@@ -92,6 +92,8 @@ def run(group: LazyGroup, arguments: Sequence[str]) -> int:
     """Run a command and return its exit code. Errors and warnings are one line, never a traceback."""
     use_json("--json" in arguments)
     _never_fail_to_encode()
+    if "_HUSHGRAD_COMPLETE" in os.environ:
+        importlib.import_module("typer.completion").completion_init()
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: print_warning(str(message))
         code = _run(group, arguments)

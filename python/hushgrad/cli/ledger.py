@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hushgrad.cli.output import as_json, print_json, print_line, print_table, rounded_up
+from hushgrad.cli.output import as_json, print_json, print_line, print_result, print_table, rounded_up
 from hushgrad.errors import InvalidArgument, LedgerError
 from hushgrad.ledger import Dataset, Entry, Ledger, make_note_keys
 
@@ -30,13 +30,13 @@ def register(app: typer.Typer) -> None:
 
 
 @group.command()
-def init(ledger: LedgerPath = DEFAULT) -> None:
+def init(ledger: LedgerPath = DEFAULT, json: Json = False) -> None:
     """Make a new ledger, readable by its owner only."""
     if _exists(ledger):
         raise LedgerError(f"[ledger init] Expected a path without a file, received {ledger}. Nothing was changed.")
     made = Ledger(ledger)
-    print_line(f"made ledger {made.id} at {made.path}")
-    if not made.durable:
+    print_result(json, {"durable": made.durable, "ledger": made.id, "path": made.path}, f"made ledger {made.id} at {made.path}")
+    if not made.durable and not json:
         print_line("This folder is in memory: the ledger does not survive a power cut.", style="red")
 
 
@@ -50,6 +50,7 @@ def set_budget(
     warning: Annotated[float, typer.Option(help="Epsilon from which to warn; 0: none.")] = 0.0,
     set_by: Annotated[str, typer.Option("--by", help="Who sets it.")] = "",
     ledger: LedgerPath = DEFAULT,
+    json: Json = False,
 ) -> None:
     """Cap a dataset, or a part of its runs. The newest budget wins; all stay on record."""
     opened = Ledger(ledger, create=False)
@@ -57,7 +58,8 @@ def set_budget(
         dataset=dataset, epsilon=epsilon, delta=delta, purpose=purpose, actor=actor, warning=warning, set_by=set_by
     )
     _, spent = opened.spent(dataset=dataset, delta=delta)
-    print_line(f"budget of {dataset!r}: epsilon {epsilon:g} at delta {delta:g}; spent so far: {rounded_up(spent)}")
+    document = {"dataset": dataset, "delta": delta, "epsilon": epsilon, "spent_upper": as_json(spent)}
+    print_result(json, document, f"budget of {dataset!r}: epsilon {epsilon:g} at delta {delta:g}; spent so far: {rounded_up(spent)}")
 
 
 @group.command()
@@ -215,6 +217,7 @@ def describe(
     transformation: Annotated[str, typer.Option(help="How it was made from them, with a version.")] = "",
     actor: Annotated[str, typer.Option("--by", help="Who says so.")] = "",
     ledger: LedgerPath = DEFAULT,
+    json: Json = False,
 ) -> None:
     """Say what a dataset is, what it may be used for, and what it was made from."""
     until = None if retention is None else retention.replace(tzinfo=timezone.utc)
@@ -223,7 +226,7 @@ def describe(
             dataset, unit, adjacency, size_class, tuple(purpose or ()), until, tuple(parent or ()), transformation, actor
         )
     )
-    print_line(f"described {dataset!r}")
+    print_result(json, {"dataset": dataset, "described": True}, f"described {dataset!r}")
 
 
 @group.command()
@@ -301,24 +304,29 @@ def witness(
     verifier: Annotated[str, typer.Option(help="The public key of whoever signed the note.")] = "",
     new_key: Annotated[str, typer.Option(help="Make a key of this name in the file of --key; print its public half.")] = "",
     ledger: LedgerPath = DEFAULT,
+    json: Json = False,
 ) -> None:
     """Sign the head for somebody outside to keep, or check such a note. Exit code 1 when the ledger was put back."""
     if new_key and key is not None:
         signer, public = make_note_keys(new_key)
         with open(os.open(key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(signer + "\n")
-        print_line(public)
+        print_result(json, {"verifier": public}, public)
         return
     opened = Ledger(ledger, create=False)
     if key is not None:
-        sys.stdout.write(opened.witness(key.read_text().strip()))
+        note = opened.witness(key.read_text().strip())
+        if json:
+            print_json({"note": note})
+        else:
+            sys.stdout.write(note)
         return
     if check is None or not verifier:
         raise InvalidArgument("[ledger witness] Expected --key, or --check with --verifier, received neither.")
     if not opened.expect_note(check.read_text(), verifier):
         raise LedgerError("[ledger witness] Expected a ledger that holds what the note says, received one that does not: it was "
                           "put back. Restore the newest copy, or have two people accept the loss: hushgrad ledger repair.")  # fmt: skip
-    print_line("ok: the ledger holds what the note says", style="green")
+    print_result(json, {"ok": True}, "ok: the ledger holds what the note says", style="green")
 
 
 @group.command()
@@ -329,19 +337,24 @@ def repair(
     check: Annotated[Path | None, typer.Option(help="A note that this ledger does not fit.")] = None,
     verifier: Annotated[str, typer.Option(help="The public key of whoever signed the note.")] = "",
     ledger: LedgerPath = DEFAULT,
+    json: Json = False,
 ) -> None:
     """Take a ledger that was put back into use again, by two people. What was spent in the lost copy is unknown."""
     opened = Ledger(ledger, create=False)
     if check is not None:
         opened.expect_note(check.read_text(), verifier)
     opened.repair(first=first, second=second, reason=reason)
-    print_line("repaired. What was spent in the lost copy is not known: lower the budgets.", style="yellow")
+    print_result(json, {"repaired": True}, "repaired. What was spent in the lost copy is not known: lower the budgets.", style="yellow")
 
 
 @group.command()
-def export(ledger: LedgerPath = DEFAULT) -> None:
-    """Print every entry as one line of JSON."""
-    for line in Ledger(ledger, create=False).export():
+def export(ledger: LedgerPath = DEFAULT, json: Json = False) -> None:
+    """Print every entry as one line of JSON; with --json as one document, which is not for import."""
+    lines = Ledger(ledger, create=False).export()
+    if json:
+        print_json({"entries": [json_text.loads(line) for line in lines]})
+        return
+    for line in lines:
         sys.stdout.write(line + "\n")
 
 
@@ -349,11 +362,13 @@ def export(ledger: LedgerPath = DEFAULT) -> None:
 def import_(
     source: Annotated[Path, typer.Argument(help="What hushgrad ledger export printed.")],
     ledger: LedgerPath = DEFAULT,
+    json: Json = False,
 ) -> None:
     """Make a ledger of an export, to restore it. Every entry is checked first."""
     with source.open(encoding="utf-8") as lines:
         made = Ledger.import_lines(ledger, lines)
-    print_line(f"imported {made.head().sequence} entries of ledger {made.id}")
+    entries = made.head().sequence
+    print_result(json, {"entries": entries, "ledger": made.id}, f"imported {entries} entries of ledger {made.id}")
 
 
 @group.command()
@@ -361,10 +376,12 @@ def move(
     target: Annotated[str, typer.Argument(help="A place without a ledger: a file, or postgresql://user@host/database.")],
     actor: Annotated[str, typer.Option("--by", help="Who moves it.")] = "",
     ledger: LedgerPath = DEFAULT,
+    json: Json = False,
 ) -> None:
     """Move the ledger, verified; the old place takes no charge any more."""
     moved = Ledger(ledger, create=False).move_to(target, actor=actor)
-    print_line(f"moved {moved.head().sequence} entries to {moved.path}")
+    entries = moved.head().sequence
+    print_result(json, {"entries": entries, "path": moved.path}, f"moved {entries} entries to {moved.path}")
 
 
 def _what(kind: str, payload: dict[str, Any], run: str | None, count: int) -> str:
