@@ -230,7 +230,7 @@ def _open_ledger(path: Path) -> Check:
         ledger = Ledger(path, create=False)
         head, datasets = ledger.head(), ledger.datasets()
     except HushgradError as error:
-        return Check("ledger", "failed", _one_line(error), "`hushgrad verify` tells more")
+        return Check("ledger", "failed", _one_line(error), "`hushgrad ledger verify` tells more")
     if os.stat(path).st_mode & 0o077:
         return Check("ledger", "warning", f"{path.absolute()} may be read or written by others", f"chmod 600 {path}")
     return Check("ledger", "ok", f"{path.absolute()}: {head.sequence} entries on {len(datasets)} datasets")

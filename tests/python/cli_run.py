@@ -17,9 +17,18 @@ import pytest
 from hushgrad.cli import main
 
 
+def _stream() -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
+
+
+def _text(stream: io.TextIOWrapper) -> str:
+    assert isinstance(stream.buffer, io.BytesIO)
+    return stream.buffer.getvalue().decode()
+
+
 def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """As a process would run it, but in this one: starting Python forty times would take longer than all the tests."""
-    out, err = io.StringIO(), io.StringIO()
+    out, err = _stream(), _stream()
     before = Path.cwd()
     os.chdir(cwd or before)
     try:
@@ -34,7 +43,7 @@ def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
         os.chdir(before)
     code = stopped.value.code
     assert isinstance(code, int)
-    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+    return subprocess.CompletedProcess(arguments, code, _text(out), _text(err))
 
 
 def read(*arguments: str) -> Any:
