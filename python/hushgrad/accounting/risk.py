@@ -9,13 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from hushgrad.accounting.bounds import ADD_OR_REMOVE_ONE, delta
+from dataclasses import dataclass
+
+from hushgrad.accounting.bounds import ADD_OR_REMOVE_ONE, delta, epsilon
 from hushgrad.accounting.events import DpEvent
 from hushgrad.errors import InvalidArgument
 
 #: Where delta(epsilon) is looked at: dense where trade-offs bend.
 _EPSILONS = (0.0, *(10 ** (exponent / 8) for exponent in range(-24, 13)), 50.0)
 _HIGHEST = 30.0
+
+
+#: Where epsilon(delta) is looked at by AttackBounds: one such question is several times cheaper than one for delta.
+_DELTAS = (0.7, 0.5, 0.35, 0.25, 0.15, 0.08, 0.04, 0.02, 8e-3, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5, 1e-6)
+_FEW_DELTAS = (0.5, 0.1, 0.01, 1e-3, 1e-4)
 
 
 def _check_probability(where: str, name: str, value: float) -> None:
@@ -128,3 +135,49 @@ def noise_for_risk(
         else:
             low = middle
     return high
+
+
+@dataclass(frozen=True)
+class AttackBounds:
+    """Upper bounds of all attacks from one look at an event, for somebody who asks many questions about it.
+
+    ``points`` are (epsilon, delta) pairs that all hold. The bounds are those of this module, up to some per cent above them:
+    cheaper, never below the truth.
+    """
+
+    points: tuple[tuple[float, float], ...]
+    advantage: float
+    """The largest TPR - FPR of any membership test."""
+
+    @classmethod
+    def of(cls, event: DpEvent, *, adjacency: str = ADD_OR_REMOVE_ONE, quick: bool = False) -> AttackBounds:
+        """Ask for a handful of deltas. ``quick``: fewer, and the advantage from them, for compositions of many events.
+
+        Raises Unsupported as :func:`hushgrad.accounting.epsilon` does.
+        """
+        points = tuple((epsilon(event, at, adjacency=adjacency)[1], at) for at in (_FEW_DELTAS if quick else _DELTAS))
+        points = tuple((eps, at) for eps, at in points if eps < 700)
+        if quick or not points:
+            return cls(points, _largest_gap(points))
+        exact = advantage(event, adjacency=adjacency)
+        return cls(((0.0, exact), *points), exact)
+
+    def tpr(self, fpr: float) -> float:
+        """The largest true-positive rate of any membership test with false-positive rate ``fpr`` in [0, 1]."""
+        _check_probability("AttackBounds.tpr", "fpr", fpr)
+        return _tpr(self.points, fpr)
+
+    def reconstruction(self, prior: float) -> float:
+        """The largest chance to reconstruct a record that can be guessed with chance ``prior`` in [0, 1] without the release.
+
+        Against a data set in which the record is another one: that is one record less and one more, so the bound is
+        ``tpr(tpr(prior))`` (Dong, Roth, Su 2022, Theorem 2.14, for groups of two).
+        """
+        _check_probability("AttackBounds.reconstruction", "prior", prior)
+        return self.tpr(self.tpr(prior))
+
+
+def _largest_gap(points: Sequence[tuple[float, float]]) -> float:
+    # (epsilon, delta)-DP bounds the total variation by (e^eps - 1 + 2 delta) / (e^eps + 1) (Kairouz, Oh, Viswanath 2015).
+    gaps = [(math.expm1(eps) + 2 * at) / (math.exp(eps) + 1) for eps, at in points]
+    return min(1.0, min(gaps, default=1.0) * (1 + 1e-12))

@@ -1,68 +1,54 @@
 """From a ledger to a report document: plain JSON data, nothing rendered yet."""
 
-import hashlib
 import math
-from collections.abc import Mapping, Sequence
-from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
-import rfc8785
-
 from hushgrad.errors import InvalidArgument
-from hushgrad.ledger import Budget, Ledger, Run, Verdict
-from hushgrad.report import words
+from hushgrad.ledger import Budget, Dataset, Ledger, Run, Verdict
+from hushgrad.report import attack, comparison, controls, facts, papers, software, words
 from hushgrad.report.charges import Charges
+from hushgrad.report.document import SCHEMA, SCHEMA_VERSION, Signer, sealed
+from hushgrad.report.keylog import KeyLog, describe
 from hushgrad.report.numbers import to_json
+from hushgrad.report.text import visible
 
-SCHEMA = "hushgrad.report"
-SCHEMA_VERSION = 1
 CURVE_POINTS = 40
+CURVE_POINTS_OF_MANY_EVENTS = 10
 DEFAULT_DELTA = 1e-5
 
 Json = dict[str, Any]
 
-PLAN_FIELDS = (
-    "accountant",
-    "adjacency",
-    "batch_first",
-    "clipping",
-    "dataset_size",
-    "epochs",
-    "expected_batch_size",
-    "loss_reduction",
-    "max_grad_norm",
-    "noise",
-    "noise_multiplier",
-    "poisson_sampling",
-    "random",
-    "sampling",
-    "sampling_rate",
-    "sensitivity",
-    "steps",
-    "target_delta",
-    "target_epsilon",
-)
-"""What may be copied from a run's plan. Everything else stays out: a plan is free text to the ledger, and a statistic
-of the data that slipped into it (a batch size, a gradient norm, a loss) must not reach a page meant for release."""
+__all__ = ["SCHEMA", "SCHEMA_VERSION", "build"]
 
 
-def build(ledger: Ledger, dataset: str | None = None, run: str | None = None, delta: float | None = None) -> Json:
+def build(
+    ledger: Ledger,
+    dataset: str | None = None,
+    run: str | None = None,
+    delta: float | None = None,
+    *,
+    sign: Signer | None = None,
+    key_log: KeyLog | None = None,
+) -> Json:
     """Describes what was spent, as a JSON document with a digest of its content.
 
-    The same ledger state and arguments give the same document, byte for byte once rendered as JSON.
+    The same ledger state and arguments on the same machine give the same content, byte for byte once rendered as JSON.
 
     Args:
-        ledger: an open ledger; it is only read.
+        ledger: an open ledger, a file or a database; it is only read.
         dataset: report on this dataset only; None means every dataset in the ledger.
         run: list this run only. What is spent on its dataset still counts every run.
         delta: in (0, 1). None takes, for each dataset, the first of: the delta of its budget; the smallest
             `target_delta` of its runs' plans; a tenth of 1 / `dataset_size`; 1e-5. The document says which.
+        sign: a `hushgrad.signing.SigningKey`; the document then carries its signature and its public key.
+        key_log: what is known of keys, for the inventory and the certificates of destruction.
 
     Returns:
-        {"schema", "schema_version", "digest", "content"}. Infinite epsilon is the text "infinity". A ledger that does
-        not verify gives a document without any numbers: none of them could be relied on.
+        {"schema", "schema_version", "digest", "content"}, and "signature" with `sign`; described by the JSON Schema in
+        `schema/report.v1.json`. Infinite epsilon is the text "infinity". A ledger that does not verify gives a document
+        without any numbers: none of them could be relied on.
 
     Raises:
         InvalidArgument: delta outside (0, 1), or a dataset or run that the ledger does not know.
@@ -75,32 +61,30 @@ def build(ledger: Ledger, dataset: str | None = None, run: str | None = None, de
     verdict = ledger.verify()
     names = _selected(ledger, dataset, run) if verdict.ok else []
     # The head is read before the charges: what another process charges meanwhile is counted, never missed.
+    head = _ledger(ledger, verdict)
+    records = papers.read(ledger.records() if verdict.ok else [])
+    sections = [_dataset(ledger, name, run, delta) for name in names]
+    certified = bool(sections) and all(section["privacy"]["sensitivity"] == "certified" for section in sections)
     content: Json = {
-        "software": {"name": "hushgrad", "version": _version()},
+        "software": software.describe(),
         "scope": {"dataset": dataset, "run": run},
-        "ledger": _ledger(ledger, verdict),
-        "privacy": words.PRIVACY,
-        "datasets": [_dataset(ledger, name, run, delta) for name in names],
-        "warnings": words.ledger_warnings(durable=ledger.durable, chain_ok=verdict.ok),
-        "not_covered": words.NOT_COVERED,
+        "signer": None if sign is None else sign.id,
+        "ledger": head,
+        "privacy": {**words.PRIVACY, "sensitivity": "certified" if certified else "empirical"},
+        "datasets": sections,
+        "records": records,
+        "keys": describe(key_log),
+        "warnings": words.ledger_warnings(
+            durable=ledger.durable,
+            chain_ok=verdict.ok,
+            missing=len(head["missing_heads"]),
+            break_glass=len(records["break_glass"]),
+        ),
+        "assumptions": words.ASSUMPTIONS,
+        "not_covered": words.not_covered(certified=certified),
     }
-    return {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, "digest": digest(content), "content": content}
-
-
-def digest(content: Mapping[str, Any]) -> Json:
-    """SHA-384 of the canonical JSON (RFC 8785) of `content`."""
-    return {
-        "algorithm": "SHA-384",
-        "over": "RFC 8785 canonical JSON of content",
-        "value": hashlib.sha384(rfc8785.dumps(dict(content))).hexdigest(),
-    }
-
-
-def _version() -> str:
-    try:
-        return version("hushgrad")
-    except PackageNotFoundError:
-        return "unknown"
+    content.update(controls.evaluate(content))
+    return sealed(content, sign)
 
 
 def _selected(ledger: Ledger, dataset: str | None, run: str | None) -> Sequence[str]:
@@ -123,44 +107,97 @@ def _selected(ledger: Ledger, dataset: str | None, run: str | None) -> Sequence[
 
 def _ledger(ledger: Ledger, verdict: Verdict) -> Json:
     newest = ledger.entries(first=ledger.head().sequence)[:1] if verdict.ok else ledger.entries()[-1:]
+    oldest = ledger.entries(first=1, limit=1)
     return {
-        "name": PurePath(ledger.path).name,
+        "name": "PostgreSQL" if _is_postgresql(ledger) else PurePath(ledger.path).name,
+        "engine": "postgresql" if _is_postgresql(ledger) else "sqlite",
+        "id": ledger.id if verdict.ok else None,
         "durable": ledger.durable,
-        "as_of": _time(newest[0].time) if newest else None,
+        "as_of": words.time(newest[0].time) if newest else None,
+        "oldest": words.time(oldest[0].time) if oldest else None,
         "head": {"sequence": newest[0].sequence, "hash": newest[0].hash} if newest else None,
+        "missing_heads": [{"sequence": h.sequence, "hash": h.hash} for h in ledger.missing()] if verdict.ok else [],
         "chain": {
             "ok": verdict.ok,
             "entries_verified": verdict.entries,
             "first_bad_entry": verdict.first_bad or None,
-            "reason": verdict.reason,
+            "reason": visible(verdict.reason),
         },
     }
+
+
+def _is_postgresql(ledger: Ledger) -> bool:
+    # The address holds a user and a host, which a report need not tell.
+    return ledger.path.startswith(("postgresql:", "postgres:"))
 
 
 def _dataset(ledger: Ledger, name: str, only_run: str | None, delta: float | None) -> Json:
     charges = Charges.read(ledger.steps(dataset=name))
     budget = ledger.budget(name)
-    rows = ledger.runs(dataset=name)
+    rows = _rows(ledger, name, charges)
     chosen, source = (delta, "argument") if delta is not None else _default_delta(budget, [row.plan for row in rows])
     runs = [_run(row, charges.of_run(row.run_id), chosen) for row in rows if only_run in (None, row.run_id)]
+    everything = [(row.run_id, facts.of_plan(row.plan), charges.of_run(row.run_id)) for row in rows]
     section: Json = {
-        "dataset": name,
+        "dataset": visible(name),
+        "description": _description(ledger.dataset(name)),
         "delta": chosen,
         "delta_source": source,
+        "privacy": _privacy(ledger.dataset(name), [fact for _, fact, own in everything if len(own)]),
         "steps": len(charges),
         "runs_total": len(rows),
         "runs": runs,
         "spent": _interval(charges.epsilon(chosen)),
         "budget": None if budget is None else _budget(budget, charges),
+        "budgets": [_part(ledger, name, item, charges) for item in ledger.budgets(name)],
         "curve": _curve(charges, chosen),
-        "run_starts": [{"run_id": row.run_id, "step": charges.run_ids.index(row.run_id)}
-                       for row in rows if row.run_id in charges.run_ids],
+        "runs_curve": _runs_curve(charges, [row.run_id for row in rows], chosen),
+        "run_starts": [{"run_id": row.run_id, "step": charges.starts[row.run_id]}
+                       for row in rows if row.run_id in charges.starts],
+        "risk": attack.assess(charges),
+        "sampling_assumptions": comparison.sampling_assumptions(charges, chosen),
+        "calibration": comparison.calibration(charges, chosen),
     }  # fmt: skip
-    non_private = [row.run_id for row in rows if not _is_private(charges.of_run(row.run_id))]
-    insecure = [row.run_id for row in rows if _is_insecure(row.plan)]
     section["summary"] = words.summary(section)
-    section["warnings"] = words.dataset_warnings(section, non_private=non_private, insecure=insecure)
+    section["warnings"] = words.dataset_warnings(
+        section,
+        non_private=[run_id for run_id, _, own in everything if not _is_private(own)],
+        insecure=[run_id for run_id, fact, _ in everything if fact["random"] == "insecure"],
+        unchecked=[run_id for run_id, fact, _ in everything if fact["loss"] == "unchecked"],
+    )
     return section
+
+
+def _rows(ledger: Ledger, name: str, charges: Charges) -> list[Run]:
+    """Runs on the dataset, then those on datasets made from it, which it pays for too."""
+    own = ledger.runs(dataset=name)
+    known = {row.run_id for row in own}
+    return [*own, *(ledger.run(run_id) for run_id in charges.starts if run_id not in known)]
+
+
+def _description(info: Dataset | None) -> Json | None:
+    if info is None:
+        return None
+    return {
+        "unit": visible(info.unit),
+        "adjacency": visible(info.adjacency),
+        "size_class": visible(info.size_class),
+        "purposes": [visible(purpose) for purpose in info.purposes],
+        "retention": None if info.retention is None else words.time(info.retention),
+        "parents": [visible(parent) for parent in info.parents],
+        "transformation": visible(info.transformation),
+        "actor": visible(info.actor),
+    }
+
+
+def _privacy(info: Dataset | None, plans: Sequence[Json]) -> Json:
+    """The weakest of what the runs say: a report must not look better than its worst run."""
+    return {
+        "unit": visible(info.unit) if info and info.unit else words.PRIVACY["unit"],
+        "adjacency": words.PRIVACY["adjacency"],
+        "accountant": words.PRIVACY["accountant"],
+        **{key: facts.weakest(key, [plan[key] for plan in plans]) for key in ("sensitivity", "random", "float_safety")},
+    }
 
 
 def _default_delta(budget: Budget | None, plans: Sequence[Json]) -> tuple[float, str]:
@@ -176,21 +213,24 @@ def _default_delta(budget: Budget | None, plans: Sequence[Json]) -> tuple[float,
 
 
 def _run(row: Run, charges: Charges, delta: float) -> Json:
+    found = facts.of_plan(row.plan)
     return {
         "run_id": row.run_id,
-        "purpose": row.purpose,
-        "actor": row.actor,
+        "dataset": visible(row.dataset),
+        "purpose": visible(row.purpose),
+        "actor": visible(row.actor),
         "status": row.status,
-        "started": _time(row.started),
-        "finished": None if row.finished is None else _time(row.finished),
+        "started": words.time(row.started),
+        "finished": None if row.finished is None else words.time(row.finished),
         "steps": len(charges),
         "refused_charges": row.refusals,
         "reserved_steps": row.reserved,
         "epsilon": _interval(charges.epsilon(delta)),
         "mechanisms": charges.mechanisms(),
-        "plan": {key: row.plan[key] for key in PLAN_FIELDS if _is_plain(row.plan.get(key))},
+        "plan": facts.shown(row.plan),
+        "facts": found,
         "private": _is_private(charges),
-        "insecure": _is_insecure(row.plan),
+        "insecure": found["random"] == "insecure",
     }
 
 
@@ -199,21 +239,7 @@ def _is_private(charges: Charges) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    if isinstance(value, float):
-        return math.isfinite(value)
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53
-
-
-def _is_plain(value: object) -> bool:
-    return isinstance(value, str | bool) or _is_number(value)
-
-
-def _is_insecure(plan: Json) -> bool:
-    """Whether the run says that its randomness could be seeded. Names and values are matched broadly on purpose."""
-    return any(
-        ("insecure" in key.lower() and value) or (isinstance(value, str) and "insecure" in value.lower())
-        for key, value in plan.items()
-    )
+    return facts.is_number(value)
 
 
 def _interval(interval: tuple[float, float]) -> Json:
@@ -226,19 +252,35 @@ def _budget(budget: Budget, charges: Charges) -> Json:
     return {
         "epsilon": budget.epsilon,
         "delta": budget.delta,
-        "set_at": _time(budget.time),
+        "set_at": words.time(budget.time),
         "spent": to_json(upper),
         "left": max(0.0, budget.epsilon - upper),
         "status": "within" if upper < budget.epsilon else "used_up" if upper == budget.epsilon else "passed",
     }
 
 
+def _part(ledger: Ledger, name: str, budget: Budget, charges: Charges) -> Json:
+    """A budget with the part of the runs that it counts: those of a purpose, of a person or a team, or all."""
+    counted = [
+        run_id
+        for run_id in charges.starts
+        if (row := ledger.run(run_id)) and budget.purpose in ("", row.purpose) and budget.actor in ("", row.actor)
+    ]
+    covered = charges if not (budget.purpose or budget.actor) else charges.of_runs(counted)
+    return {**_budget(budget, covered), "purpose": visible(budget.purpose), "actor": visible(budget.actor)}
+
+
 def _curve(charges: Charges, delta: float) -> list[Json]:
     """Upper epsilon after 0 steps, after all of them, and at evenly spread counts between: at most CURVE_POINTS + 1."""
     total = len(charges)
-    marks = sorted({round(total * i / CURVE_POINTS) for i in range(CURVE_POINTS + 1)})
+    points = CURVE_POINTS if len(charges.counts) <= attack.MANY_EVENTS else CURVE_POINTS_OF_MANY_EVENTS
+    marks = sorted({round(total * i / points) for i in range(points + 1)})
     return [{"step": mark, "epsilon": to_json(charges.first(mark).epsilon(delta)[1])} for mark in marks]
 
 
-def _time(when: datetime) -> str:
-    return when.strftime("%Y-%m-%dT%H:%M:%SZ")
+def _runs_curve(charges: Charges, run_ids: Sequence[str], delta: float) -> list[Json]:
+    """Upper epsilon of the first runs together, in the order in which they began; at most CURVE_POINTS + 1 points."""
+    total = len(run_ids)
+    points = CURVE_POINTS if len(charges.counts) <= attack.MANY_EVENTS else CURVE_POINTS_OF_MANY_EVENTS
+    marks = sorted({round(total * i / points) for i in range(points + 1)})
+    return [{"runs": mark, "epsilon": to_json(charges.of_runs(run_ids[:mark]).epsilon(delta)[1])} for mark in marks]

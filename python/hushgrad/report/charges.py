@@ -5,6 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 from hushgrad import accounting
@@ -38,36 +39,99 @@ class Charges:
         """The oldest `count` charges."""
         return Charges(self.run_ids[:count], self.keys[:count], self.events)
 
+    @cached_property
+    def _by_run(self) -> dict[str, list[str]]:
+        kept: dict[str, list[str]] = {}
+        for run_id, key in zip(self.run_ids, self.keys, strict=True):
+            kept.setdefault(run_id, []).append(key)
+        return kept
+
+    @cached_property
+    def starts(self) -> dict[str, int]:
+        """Of each run that charged: how many charges came before its first, in order."""
+        found: dict[str, int] = {}
+        for index, run_id in enumerate(self.run_ids):
+            found.setdefault(run_id, index)
+        return found
+
     def of_run(self, run_id: str) -> "Charges":
         """The charges of one run."""
-        kept = [i for i, owner in enumerate(self.run_ids) if owner == run_id]
-        return Charges((run_id,) * len(kept), tuple(self.keys[i] for i in kept), self.events)
+        kept = self._by_run.get(run_id, [])
+        return Charges((run_id,) * len(kept), tuple(kept), self.events)
+
+    def of_runs(self, run_ids: Iterable[str]) -> "Charges":
+        """The charges of several runs, run after run: composition does not depend on the order."""
+        parts = [self.of_run(run_id) for run_id in run_ids]
+        return Charges(
+            tuple(run_id for part in parts for run_id in part.run_ids),
+            tuple(key for part in parts for key in part.keys),
+            self.events,
+        )
+
+    @cached_property
+    def counts(self) -> tuple[tuple[str, int], ...]:
+        """Each distinct event and how often it was charged; composition does not depend on their order."""
+        return tuple(sorted(Counter(self.keys).items()))
+
+    @property
+    def composed(self) -> accounting.DpEvent:
+        """All of them as one event."""
+        return _composed(self.counts)
 
     def epsilon(self, delta: float) -> tuple[float, float]:
         """(lower, upper) of all of them composed; (0, 0) for none, (0, infinity) where no accountant has a bound."""
-        counts = Counter(self.keys)  # composition does not depend on order
-        events = [accounting.SelfComposedDpEvent(self.events[key], count) for key, count in counts.items()]
-        try:
-            return accounting.epsilon(accounting.ComposedDpEvent(events), delta)
-        except Unsupported:
-            return 0.0, math.inf
+        return _epsilon(self.counts, delta)
 
     def mechanisms(self) -> list[Json]:
         """Each distinct event once: its facts as charged, which need not be what the plan said, and its count."""
         return [_mechanism(json.loads(key), count) for key, count in Counter(self.keys).items()]
 
 
+def _composed(counts: tuple[tuple[str, int], ...]) -> accounting.DpEvent:
+    return accounting.ComposedDpEvent(
+        accounting.SelfComposedDpEvent(accounting.event_from_json(key), count) for key, count in counts
+    )
+
+
+@lru_cache(maxsize=4096)  # runs that repeat each other are asked about once
+def _epsilon(counts: tuple[tuple[str, int], ...], delta: float) -> tuple[float, float]:
+    try:
+        return accounting.epsilon(_composed(counts), delta)
+    except Unsupported:
+        return 0.0, math.inf
+
+
+_SAMPLING = {
+    "PoissonSampledDpEvent": "poisson",
+    "TruncatedSubsampledGaussianDpEvent": "truncated_poisson",
+    "SampledWithoutReplacementDpEvent": "fixed_size",
+    "ShuffledEpochDpEvent": "shuffled_epoch",
+    "BallsInBinsDpEvent": "random_allocation",
+    "MatrixFactorizationDpEvent": "matrix_factorization",
+    "SingleEpochTreeAggregationDpEvent": "tree_aggregation",
+}
+
+
 def _mechanism(event: Json, count: int) -> Json:
-    sampled = event["type"] == "PoissonSampledDpEvent"
-    inner = event["event"] if sampled else event
+    outer = _without_wrapping(event)
+    inner = _without_wrapping(outer["event"]) if isinstance(outer.get("event"), dict) else outer
+    rate = outer.get("sampling_probability")
+    noise = inner.get("noise_multiplier")
     return {
         "steps": count,
-        "sampling": "poisson" if sampled else "none",
-        "sampling_rate": event["sampling_probability"] if sampled else 1,
-        "noise_multiplier": inner["noise_multiplier"] if inner["type"] == "GaussianDpEvent" else None,
+        "sampling": _SAMPLING.get(outer["type"], "none"),
+        "sampling_rate": 1 if rate is None else rate,
+        "noise_multiplier": noise if isinstance(noise, int | float) else None,
         "private": not _is_non_private(event),
         "event": event,
     }
+
+
+def _without_wrapping(event: Json) -> Json:
+    """Without what only says how exactly a release was made, or for whom: the release itself."""
+    while event["type"] in ("FinitePrecisionDpEvent", "GroupDpEvent"):
+        event = event["event"]
+    return event
 
 
 def _is_non_private(event: Json) -> bool:

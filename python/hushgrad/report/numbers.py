@@ -34,6 +34,16 @@ def one_in(probability: float) -> str:
     return f"1 in {math.floor(1 / Decimal(probability)):,}"
 
 
+def percent_up(probability: Number) -> str:
+    """At least `probability`, in per cent: "2.6 %", "0.19 %", never above "100 %"."""
+    exact = Decimal(float(probability)) * 100
+    if exact <= 0:
+        return "0 %"
+    step = Decimal("0.1") if exact >= 1 else Decimal(1).scaleb(exact.adjusted() - 1)
+    rounded = min(Decimal(100), exact.quantize(step, rounding=ROUND_CEILING)).normalize()
+    return f"{rounded:f} %"
+
+
 def scientific(value: Number) -> str:
     """Up to three significant digits, for probabilities: 6.19e-06."""
     return INFINITY if value == INFINITY else f"{float(value):.3g}"

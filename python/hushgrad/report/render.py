@@ -1,65 +1,52 @@
-"""From a report document to bytes: canonical JSON, or one self-contained HTML page."""
+"""From a report document to bytes, in every format. What is shown comes from the document and from nothing else."""
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args
 
 import rfc8785
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hushgrad.errors import InvalidArgument
-from hushgrad.report import chart, numbers
-from hushgrad.report.build import SCHEMA, SCHEMA_VERSION, digest
+from hushgrad.report import cards, file_seal, flat, page
+from hushgrad.report.document import Signer, check
+from hushgrad.report.pdf import render_pdf
+
+Json = Mapping[str, Any]
+Format = Literal["html", "json", "pdf", "csv", "md", "model-card", "croissant"]
+Paper = Literal["a4", "letter"]
 
 
-def render(document: Mapping[str, Any], format: Literal["html", "json"] = "html") -> bytes:  # noqa: A002
+def render(
+    document: Json,
+    format: Format = "html",  # noqa: A002
+    *,
+    sign: Signer | None = None,
+    paper: Paper = "a4",
+) -> bytes:
     """Renders what build() made, or what json.loads() read back of it.
 
     Args:
         document: a report document. Its digest must match its content.
-        format: "json" for canonical JSON (RFC 8785), "html" for a page made from that document and nothing else: no
-            script, nothing loaded from elsewhere, all text escaped.
+        format: "json" for canonical JSON (RFC 8785); "html" for one page without script, nothing loaded from elsewhere;
+            "pdf" (needs the extra `pdf`); "csv" for one line a run; "md" for Markdown; "model-card" for the README.md of a
+            model on the Hugging Face hub; "croissant" for a JSON-LD fragment. All text of the ledger is escaped.
+        sign: also seals the bytes of an HTML page or a PDF, so that `hushgrad verify` knows them again.
+        paper: of a PDF, "a4" or "letter".
 
     Raises:
-        InvalidArgument: not a report document, a newer schema, an altered one, or an unknown format.
+        InvalidArgument: not a report document, a newer schema, an altered one, or an unknown format or paper.
+        Unsupported: "pdf" without the packages of the extra.
     """
-    _check(document)
-    if format == "json":
-        return rfc8785.dumps(dict(document))
-    if format == "html":
-        return _environment().get_template("page.html").render(document=document).lstrip().encode()
-    raise InvalidArgument(f"[report] Expected format html or json, received {format!r}. Pass one of these.")
-
-
-def _check(document: Mapping[str, Any]) -> None:
-    if document.get("schema") != SCHEMA or document.get("schema_version") != SCHEMA_VERSION:
-        raise InvalidArgument(
-            f"[report] Expected a {SCHEMA} document of version {SCHEMA_VERSION}, received schema"
-            f" {document.get('schema')!r} version {document.get('schema_version')!r}. Build it with"
-            " hushgrad.report.build."
-        )
-    if digest(document["content"]) != document.get("digest"):
-        raise InvalidArgument(
-            "[report] Expected content that matches its digest, received an altered document. Build the report again"
-            " from the ledger."
-        )
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        up=numbers.round_up, down=numbers.round_down, scientific=numbers.scientific, one_in=numbers.one_in, when=_when
-    )
-    environment.globals["draw"] = chart.draw
-    return environment
-
-
-def _when(time: str) -> str:
-    """2026-01-31T12:00:59Z as 2026-01-31 12:00 UTC."""
-    return f"{time[:10]} {time[11:16]} UTC"
+    check(document)
+    writers: dict[str, Callable[[], bytes]] = {
+        "json": lambda: rfc8785.dumps(dict(document)),
+        "html": lambda: file_seal.append(page.render_page(document), "html", sign),
+        "pdf": lambda: file_seal.append(render_pdf(document, paper), "pdf", sign),
+        "csv": lambda: flat.render_csv(document),
+        "md": lambda: cards.render_markdown(document),
+        "model-card": lambda: cards.render_model_card(document),
+        "croissant": lambda: cards.render_croissant(document),
+    }
+    if format not in writers:
+        known = ", ".join(get_args(Format))
+        raise InvalidArgument(f"[report] Expected format {known}, received {format!r}. Pass one of these.")
+    return writers[format]()
