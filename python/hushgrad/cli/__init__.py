@@ -20,6 +20,7 @@ _COMMANDS = {
     "Budgets": {
         "ledger": ("hushgrad.cli.ledger", "Make a ledger, cap a dataset, and read what was spent."),
         "report": ("hushgrad.cli.report", "Reports what was spent and what is left."),
+        "verify": ("hushgrad.cli.verify", "Check a report: digest, signature, chain head, and that its pages show what it holds."),
     },
     "Keys and files": {
         "keys": ("hushgrad.cli.keys", "Make a keyring and the keys of datasets."),

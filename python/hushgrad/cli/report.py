@@ -1,11 +1,14 @@
-"""`hushgrad report`: the budget report of a ledger, as a page or as canonical JSON."""
+"""`hushgrad report`: the budget report of a ledger, in every format."""
 
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from hushgrad.signing import SigningKey
 
 
 class Format(str, Enum):
@@ -13,6 +16,21 @@ class Format(str, Enum):
 
     html = "html"
     json = "json"
+    pdf = "pdf"
+    csv = "csv"
+    md = "md"
+    model_card = "model-card"
+    croissant = "croissant"
+
+
+class Paper(str, Enum):
+    """Of a PDF."""
+
+    a4 = "a4"
+    letter = "letter"
+
+
+_ENDINGS = {".json": Format.json, ".pdf": Format.pdf, ".csv": Format.csv, ".md": Format.md, ".jsonld": Format.croissant}
 
 
 def register(app: typer.Typer) -> None:
@@ -21,7 +39,7 @@ def register(app: typer.Typer) -> None:
 
 
 def report(
-    ledger: Annotated[Path, typer.Option(help="The ledger file.")] = Path("hushgrad.ledger.db"),
+    ledger: Annotated[str, typer.Option(help="The ledger: a file or postgresql://...")] = "hushgrad.ledger.db",
     dataset: Annotated[str | None, typer.Option(help="Only this dataset. Default: all of the ledger.")] = None,
     run: Annotated[str | None, typer.Option(help="List this run only; totals still count every run.")] = None,
     delta: Annotated[
@@ -31,20 +49,54 @@ def report(
         Format | None, typer.Option(help="Default: by the ending of --output, html without one.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="File to write. Default: standard output.")] = None,
+    sign_key: Annotated[Path | None, typer.Option(help="Sign with this private key (PEM).")] = None,
+    passphrase_file: Annotated[Path | None, typer.Option(help="File whose first line opens --sign-key.")] = None,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="Render this JSON report instead of reading a ledger.")
+    ] = None,
+    paper: Annotated[Paper, typer.Option(help="Of a PDF.")] = Paper.a4,
+    json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
-    """Reports what was spent and what is left. Exit code 1 when the ledger does not verify (the report says so)."""
+    """Reports what was spent and what is left.
+
+    Exit code 1 when the ledger does not verify (the report says so).
+    """
     from hushgrad.ledger import Ledger
     from hushgrad.report import build, render
 
-    chosen = format or (Format.json if output and output.suffix == ".json" else Format.html)
-    document = build(Ledger(str(ledger), create=False), dataset=dataset, run=run, delta=delta)
-    page = render(document, format=chosen.value)
+    signer = _signer(sign_key, passphrase_file)
+    document: Any = (
+        _read(source)
+        if source is not None
+        else build(Ledger(ledger, create=False), dataset=dataset, run=run, delta=delta, sign=signer)
+    )
+    chosen = Format.json if json else format or _ENDINGS.get(output.suffix.lower() if output else "", Format.html)
+    page = render(document, chosen.value, sign=signer, paper=paper.value)
     if output is None:
-        sys.stdout.buffer.write(page + b"\n")
+        sys.stdout.buffer.write(page if page.endswith(b"\n") else page + b"\n")
     else:
         _write(output, page)
     if not document["content"]["ledger"]["chain"]["ok"]:
         raise typer.Exit(1)
+
+
+def _signer(path: Path | None, passphrase_file: Path | None) -> "SigningKey | None":
+    if path is None:
+        return None
+    from hushgrad.signing import SigningKey
+
+    lines = passphrase_file.read_text(encoding="utf-8").splitlines() if passphrase_file else []
+    return SigningKey.load(path, lines[0] if lines else None)
+
+
+def _read(path: Path) -> Any:
+    from hushgrad.errors import InvalidArgument
+    from hushgrad.report.verify import read_document
+
+    try:
+        return read_document(path)
+    except ValueError as error:
+        raise InvalidArgument(f"[report] Expected a report in {path}, received something else: {error}. Pass a report.") from error
 
 
 def _write(output: Path, page: bytes) -> None:

@@ -2,11 +2,13 @@
 
     document = hushgrad.report.build(Ledger("hushgrad.ledger.db"), dataset="ward-7")
     page = hushgrad.report.render(document, format="html")
+    verdict = hushgrad.report.verify_report("report.html", key="clinic.pem")
 
 Works without torch. Nothing un-noised (batch sizes, gradient norms, losses) is part of a report.
 """
 
 from hushgrad.report.build import build
 from hushgrad.report.render import render
+from hushgrad.report.verify import Verification, verify_report
 
-__all__ = ["build", "render"]
+__all__ = ["Verification", "build", "render", "verify_report"]

@@ -1,5 +1,6 @@
 """From a report document to bytes, in every format. What is shown comes from the document and from nothing else."""
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
@@ -37,6 +38,8 @@ def render(
         Unsupported: "pdf" without the packages of the extra.
     """
     check(document)
+    # As somebody reads it who has nothing but the JSON: 1.0 is 1 there.
+    document = json.loads(rfc8785.dumps(dict(document)))
     writers: dict[str, Callable[[], bytes]] = {
         "json": lambda: rfc8785.dumps(dict(document)),
         "html": lambda: file_seal.append(page.render_page(document), "html", sign),
