@@ -1,5 +1,6 @@
 """The budget report: numbers against slow references, escaping, infinity, tampering, accessibility."""
 
+import base64
 import hashlib
 import json
 import math
@@ -354,7 +355,7 @@ def test_other_documents_are_refused(ledger: Ledger) -> None:
     with pytest.raises(InvalidArgument, match="version 2"):
         render({**build(ledger), "schema_version": 2})
     with pytest.raises(InvalidArgument, match="format"):
-        render(build(ledger), format="pdf")  # type: ignore[arg-type]
+        render(build(ledger), format="docx")  # type: ignore[arg-type]
 
 
 def tamper(path: Path) -> None:
@@ -435,10 +436,16 @@ def test_page_is_self_contained(two_runs: Ledger) -> None:
     page = Page(raw)
     assert raw.startswith(b"<!doctype html>")
     loading = ("src", "srcset", "href", "xlink:href", "data", "action", "poster", "background")
-    assert [value for _, attributes in page.tags for key, value in attributes.items() if key in loading] == ["#report"]
+    links = [value for _, attributes in page.tags for key, value in attributes.items() if key in loading]
+    ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+    assert links[0] == "#report" and all(link and link[0] == "#" and link[1:] in ids for link in links)
     assert b"url(" not in raw and b"@import" not in raw and b"<script" not in raw
     (policy,) = [a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy"]
-    assert policy is not None and policy.startswith("default-src 'none'")
+    style = re.search(rb"<style>(.*?)</style>", raw, re.DOTALL)
+    assert style is not None and raw.count(b"<style") == 1
+    allowed = base64.b64encode(hashlib.sha256(style.group(1)).digest()).decode()
+    assert policy == f"default-src 'none'; style-src 'sha256-{allowed}'; base-uri 'none'; form-action 'none'"
+    assert not [name for _, attributes in page.tags for name in attributes if name == "style"]  # the policy forbids them
 
 
 def test_page_is_accessible(two_runs: Ledger) -> None:
@@ -453,9 +460,10 @@ def test_page_is_accessible(two_runs: Ledger) -> None:
     assert len(ids) == len(set(ids))
     named = [id_ for _, a in page.tags for id_ in (a.get("aria-labelledby") or "").split()]
     assert named and set(named) <= set(ids)
-    assert len(page.all("svg")) == 2
-    for svg in page.all("svg"):
-        assert svg["role"] == "img" and len((svg["aria-labelledby"] or "").split()) == 2
+    drawings = [svg for svg in page.all("svg") if svg.get("aria-hidden") != "true"]
+    assert len(drawings) == 6  # epsilon over steps, over runs and the trade-off, the bar of the budget; steps and trade-off
+    assert all(svg["role"] == "img" and svg["aria-labelledby"] for svg in drawings)
+    assert len(page.all("nav")) == 1 and page.all("nav")[0]["aria-label"]
 
 
 def test_first_screen_is_in_plain_words(two_runs: Ledger) -> None:

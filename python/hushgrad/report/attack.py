@@ -1,11 +1,12 @@
 """What somebody who sees everything released could find out at most: the section `risk` of a dataset."""
 
 import math
+from functools import lru_cache
 from typing import Any
 
 from hushgrad.accounting.risk import AttackBounds
 from hushgrad.errors import Unsupported
-from hushgrad.report.charges import Charges
+from hushgrad.report.charges import Charges, composed
 from hushgrad.report.numbers import percent_up, to_json
 
 Json = dict[str, Any]
@@ -19,7 +20,7 @@ NOTHING_HOLDS = AttackBounds((), 1.0)
 
 def assess(charges: Charges) -> Json:
     """Upper bounds of three attacks and of the trade-off between them; 1 everywhere when nothing limits an attack."""
-    bounds = _bounds(charges)
+    bounds = _bounds(charges.counts)
     return {
         "membership_advantage": bounds.advantage,
         "true_positive_rates": [
@@ -45,13 +46,12 @@ def sentences(bounds: AttackBounds) -> list[str]:
     ]
 
 
-def _bounds(charges: Charges) -> AttackBounds:
-    if len(charges) == 0:
+@lru_cache(maxsize=256)
+def _bounds(counts: tuple[tuple[str, int], ...]) -> AttackBounds:
+    if not counts:
         return AttackBounds(((0.0, 0.0),), 0.0)
-    if math.isinf(charges.epsilon(1e-3)[1]):
-        return NOTHING_HOLDS
     try:
-        return AttackBounds.of(charges.composed, quick=len(charges.counts) > MANY_EVENTS)
+        return AttackBounds.of(composed(counts), quick=len(counts) > MANY_EVENTS)
     except Unsupported:
         return NOTHING_HOLDS
 

@@ -19,10 +19,12 @@ def render_markdown(document: Mapping[str, Any]) -> bytes:
 
 
 def render_model_card(document: Mapping[str, Any]) -> bytes:
-    """README.md of a model: a metadata block (YAML that is JSON, so nothing in it can break out), then a section."""
-    metadata = {"tags": ["differential-privacy", "hushgrad"], "differential_privacy": _facts(document)}
-    lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in metadata.items()), "---", ""]
-    return "\n".join([*lines, *_card(document), ""]).encode()
+    """README.md of a model: a metadata block (YAML; texts are quoted, so none can break out), then a section."""
+    facts = _facts(document)
+    lines = ["---", "tags:", "- differential-privacy", "- hushgrad", "differential_privacy:" + ("" if facts else " []")]
+    for fact in facts:
+        lines += [f"{'-' if key == 'dataset' else ' '} {key}: {_yaml(value)}" for key, value in fact.items()]
+    return "\n".join([*lines, "---", "", *_card(document), ""]).encode()
 
 
 def render_croissant(document: Mapping[str, Any]) -> bytes:
@@ -54,6 +56,12 @@ def escaped(text: object) -> str:
     """For Markdown: every mark escaped, HTML as entities, one line, what is not seen written as its number."""
     plain = visible(str(text)).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _MARKDOWN.sub(r"\\\1", plain.replace("&gt;", "\0")).replace("\0", "&gt;")
+
+
+def _yaml(value: object) -> str:
+    # Quoted JSON is YAML; of numbers YAML 1.1 takes 1e-06 for a text, and 1.0e-06 for a number.
+    text = json.dumps(value)
+    return re.sub(r"^(-?\d+)e", r"\1.0e", text) if isinstance(value, float) else text
 
 
 def _facts(document: Mapping[str, Any]) -> list[Json]:

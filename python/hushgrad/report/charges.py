@@ -73,11 +73,6 @@ class Charges:
         """Each distinct event and how often it was charged; composition does not depend on their order."""
         return tuple(sorted(Counter(self.keys).items()))
 
-    @property
-    def composed(self) -> accounting.DpEvent:
-        """All of them as one event."""
-        return _composed(self.counts)
-
     def epsilon(self, delta: float) -> tuple[float, float]:
         """(lower, upper) of all of them composed; (0, 0) for none, (0, infinity) where no accountant has a bound."""
         return _epsilon(self.counts, delta)
@@ -87,7 +82,8 @@ class Charges:
         return [_mechanism(json.loads(key), count) for key, count in Counter(self.keys).items()]
 
 
-def _composed(counts: tuple[tuple[str, int], ...]) -> accounting.DpEvent:
+def composed(counts: tuple[tuple[str, int], ...]) -> accounting.DpEvent:
+    """Distinct events, by their canonical JSON, and their counts as one event."""
     return accounting.ComposedDpEvent(
         accounting.SelfComposedDpEvent(accounting.event_from_json(key), count) for key, count in counts
     )
@@ -96,7 +92,7 @@ def _composed(counts: tuple[tuple[str, int], ...]) -> accounting.DpEvent:
 @lru_cache(maxsize=4096)  # runs that repeat each other are asked about once
 def _epsilon(counts: tuple[tuple[str, int], ...], delta: float) -> tuple[float, float]:
     try:
-        return accounting.epsilon(_composed(counts), delta)
+        return accounting.epsilon(composed(counts), delta)
     except Unsupported:
         return 0.0, math.inf
 

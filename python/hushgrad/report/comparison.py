@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import lru_cache
 from typing import Any
 
 from hushgrad import accounting
@@ -44,6 +45,7 @@ def calibration(charges: Charges, delta: float) -> Json | None:
     return {"sampling_rate": rate, "steps": count, "delta": delta, "used": noise, "rows": rows}
 
 
+@lru_cache(maxsize=1024)
 def _noise(target: float, delta: float, rate: float, steps: int) -> float | None:
     try:
         return accounting.calibrate_noise(target_epsilon=target, target_delta=delta, sampling_rate=rate, steps=steps)

@@ -344,7 +344,7 @@ def report_signed(content: Json) -> Evidence:
 @query
 def software_listed(content: Json) -> Evidence:
     sbom = content["software"]["sbom"]
-    return Evidence("present", f"{len(sbom['components']):,} components listed; digest {sbom['digest']['value'][:16]}….")
+    return Evidence("present", f"{len(sbom['components']):,} components listed; digest {sbom['sha384'][:16]}….")
 
 
 @query

@@ -17,8 +17,9 @@ TEMPLATES = Path(__file__).with_name("templates")
 
 
 def render_page(document: Mapping[str, Any], *, paged: str = "") -> bytes:
-    """The page of a checked document. `paged`: more style, for paper; the JSON is then left out."""
-    style = (TEMPLATES / "style.css").read_text(encoding="utf-8") + paged
+    """The page of a checked document. `paged`: the style of paper in place of the screen's; the JSON is then left out."""
+    style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    style += paged or (TEMPLATES / "screen.css").read_text(encoding="utf-8")
     text = environment().get_template("page.html").render(
         document=document,
         paged=bool(paged),

@@ -1,7 +1,10 @@
 """A report on paper: the page laid out by WeasyPrint, with the JSON it was made from attached to the file."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
 from io import BytesIO
+from logging import getLogger
 from typing import Any
 
 import rfc8785
@@ -28,24 +31,34 @@ def render_pdf(document: Mapping[str, Any], paper: str = "a4") -> bytes:
         description="The report as canonical JSON",
         relationship="Source",
     )
-    page = weasyprint.HTML(
-        string=render_page(document, paged=style).decode(), url_fetcher=_fetch_nothing, media_type="print"
-    )
+    text = render_page(document, paged=style).decode()
     out = BytesIO()
-    page.write_pdf(out, pdf_variant="pdf/ua-1", attachments=[attached], pdf_identifier=document["digest"]["value"][:32].encode())
+    with _quiet():
+        page = weasyprint.HTML(string=text, url_fetcher=_fetch_nothing, media_type="print")
+        page.write_pdf(out, pdf_variant="pdf/ua-1", attachments=[attached], pdf_identifier=document["digest"]["value"][:32].encode())
     return out.getvalue()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # What it warns of, properties that only screens know, is no news to whoever asked for a report.
+    logger = getLogger("weasyprint")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _weasyprint() -> Any:
     try:
-        import weasyprint
+        return import_module("weasyprint")
     except (ImportError, OSError) as error:
         raise Unsupported(
             "[report] Expected WeasyPrint and the Pango library for a PDF, and could not load them"
             f" ({str(error).splitlines()[0][:120]}). Run: pip install 'hushgrad[pdf]' and apt-get install libpango-1.0-0"
             " libpangoft2-1.0-0; or print the HTML page to a file."
         ) from error
-    return weasyprint
 
 
 def _fetch_nothing(url: str, *arguments: object, **more: object) -> Any:

@@ -17,7 +17,7 @@ Json = dict[str, Any]
 def describe() -> Json:
     """Name and version of this package, and everything installed beside it.
 
-    `sbom.digest` is SHA-384 over the canonical JSON of `sbom.components`: equal digests, equal software.
+    `sbom.sha384` is the digest of the canonical JSON of `sbom.components`: equal digests, equal software.
     """
     components = [{"type": kind, "name": name, "version": number} for kind, name, number in sorted(_components())]
     return {
@@ -25,11 +25,7 @@ def describe() -> Json:
         "version": own_version(),
         "sbom": {
             "of": "the machine that made this report",
-            "digest": {
-                "algorithm": "SHA-384",
-                "over": "RFC 8785 canonical JSON of components",
-                "value": hashlib.sha384(rfc8785.dumps(components)).hexdigest(),
-            },
+            "sha384": hashlib.sha384(rfc8785.dumps(components)).hexdigest(),
             "components": components,
         },
     }
