@@ -19,6 +19,7 @@ from hushgrad.cli import _COMMANDS
 from hushgrad.cli.root import root
 from hushgrad.keys import Keyring
 from hushgrad.ledger import Ledger, make_note_keys
+from hushgrad.signing import SigningKey
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -92,7 +93,7 @@ def reason_not_to_run(text: str) -> str:
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with what a reader has: a ledger with a run, a keyring, a model, a witness's key."""
+    """A folder with what a reader has: a ledger with a run, a keyring, a model, a witness's key, a signer's."""
     monkeypatch.chdir(tmp_path)
     for name in ("hushgrad.ledger.db", "ward-7.db"):
         ledger = Ledger(name)
@@ -107,6 +108,9 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("model.py").write_text(MODEL)
     signer, _ = make_note_keys("clinic")
     Path("clinic.key").write_text(signer + "\n")
+    signing = SigningKey.generate()
+    signing.save("signer.key")
+    Path("signer.pem").write_text(signing.public_key.pem)
     return tmp_path
 
 

@@ -222,12 +222,12 @@ def test_infinite_epsilon_in_every_format() -> None:
 
 def test_many_kinds_of_events_are_bounded_quickly_and_safely() -> None:
     ledger = Ledger(":memory:")
-    for index in range(12):
-        run_steps(ledger, "d", GaussianDpEvent(20.0 + index), 2)
+    for index in range(70):
+        run_steps(ledger, "d", GaussianDpEvent(40.0 + index), 2)
     (section,) = build(ledger, delta=DELTA)["content"]["datasets"]
     assert len(section["curve"]) <= 11
     assert section["curve"][-1]["epsilon"] == section["spent"]["upper"]
-    mu = sum(2 / (20.0 + index) ** 2 for index in range(12)) ** 0.5
+    mu = sum(2 / (40.0 + index) ** 2 for index in range(70)) ** 0.5
     from scipy.stats import norm
 
     assert section["risk"]["membership_advantage"] >= 2 * norm.cdf(mu / 2) - 1

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import norm
 
 from hushgrad.accounting import GaussianDpEvent, NonPrivateDpEvent, NoOpDpEvent, PoissonSampledDpEvent, SelfComposedDpEvent
-from hushgrad.accounting.risk import advantage, noise_for_risk, reconstruction_risk, tpr_at_fpr, trade_off
+from hushgrad.accounting.risk import AttackBounds, advantage, noise_for_risk, reconstruction_risk, tpr_at_fpr, trade_off
 from hushgrad.errors import InvalidArgument
 
 
@@ -55,3 +55,24 @@ def test_noise_for_risk_meets_its_target() -> None:
     assert risk(noise) <= 0.1 < risk(noise / 1.002)
     with pytest.raises(InvalidArgument):
         noise_for_risk(risk, 1e-9)
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("mu", [0.05, 0.2, 0.5, 1.0, 3.0, 8.0])
+def test_one_look_bounds_all_attacks(mu: float, quick: bool) -> None:
+    """Against the exact trade-off of a Gaussian; a replaced record moves it by two mu."""
+    bounds = AttackBounds.of(GaussianDpEvent(1 / mu), quick=quick)
+    exact = 2 * float(norm.cdf(mu / 2)) - 1
+    assert exact * (1 - 1e-9) <= bounds.advantage <= exact * (1.4 if quick else 1 + 1e-9) + 0.1 * quick
+    for fpr in (0.0, 1e-4, 1e-3, 0.01, 0.1, 0.5, 0.9, 1.0):
+        one, two = (float(norm.cdf(norm.ppf(fpr) + times * mu)) for times in (1, 2))
+        assert one * (1 - 1e-9) <= bounds.tpr(fpr) <= one * (2.5 if quick else 1.1) + (1.1e-4 if quick else 1.1e-6)
+        assert two * (1 - 1e-9) <= bounds.reconstruction(fpr) <= 1
+
+
+def test_one_look_at_nothing_and_at_no_protection() -> None:
+    nothing, open_ = AttackBounds.of(NoOpDpEvent()), AttackBounds.of(NonPrivateDpEvent())
+    assert nothing.advantage == 0 and nothing.tpr(0.001) == pytest.approx(0.001) and nothing.reconstruction(0.001) == pytest.approx(0.001)
+    assert open_.advantage == 1 and open_.tpr(0.001) == 1 and open_.reconstruction(0.0) == 1
+    with pytest.raises(InvalidArgument):
+        nothing.tpr(-0.1)

@@ -14,7 +14,7 @@ Json = dict[str, Any]
 FALSE_POSITIVE_RATES = (0.001, 0.01, 0.1)
 PRIORS = (0.001, 0.01)
 CURVE = (0.0, 1e-4, 1e-3, 3e-3, 0.01, 0.02, 0.04, 0.06, 0.1, *(i / 20 for i in range(3, 21)))
-MANY_EVENTS = 8
+MANY_EVENTS = 64
 NOTHING_HOLDS = AttackBounds((), 1.0)
 
 
