@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING
 
 from hushgrad import errors
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 #: For C++ builds against an installed wheel: ``cmake -DCMAKE_PREFIX_PATH=...``, as ``torch.utils.cmake_prefix_path``.
-cmake_prefix_path = str(Path(__file__).parent / "share" / "cmake")
+cmake_prefix_path = os.path.join(os.path.dirname(__file__), "share", "cmake")
 
 _CLASSES = {
     "BatchMemoryManager": "hushgrad.batch_memory_manager",

@@ -279,3 +279,37 @@ def test_the_machine_is_checked_without_torch() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     checks = {check["name"]: check["status"] for check in json.loads(result.stdout)["checks"]}
     assert checks["core"] == checks["OpenSSL"] == "ok", result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("def broken(:\n", ["SyntaxError", "line 1"]),
+        ("import torch\nraise RuntimeError('no data here')\n", ["RuntimeError: no data here", "line 2"]),
+        ("import sys\nsys.exit(3)\n", ["SystemExit", "__main__"]),
+        ("import no_such_package\n", ["no_such_package"]),
+        ("from torch import nn\nclass Net(nn.Module):\n    def __init__(self, width):\n        super().__init__()\n", ["Net was found", "width", "model.py:make_model"]),
+    ],
+)
+def test_a_file_that_does_not_run_is_the_files_fault(text: str, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "model.py").write_text(text)
+    assert _run(["doctor", str(tmp_path / "model.py")]) == 2
+    printed = capsys.readouterr()
+    assert f"running {tmp_path / 'model.py'}" in printed.out
+    for word in words:
+        assert word in printed.err
+    assert printed.err.count("\n") == 1 and "defect" not in printed.err
+
+
+def test_models_that_need_arguments_are_named_beside_those_that_do_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "model.py").write_text(
+        "from torch import nn\n"
+        "class Wide(nn.Module):\n    def __init__(self, width):\n        super().__init__()\n        self.l = nn.Linear(width, 2)\n"
+        "    def forward(self, x):\n        return self.l(x)\n"
+        "class Fixed(Wide):\n    def __init__(self):\n        super().__init__(3)\n"
+        "def make_wide():\n    return Wide(7)\n"
+    )
+    assert _run(["doctor", str(tmp_path / "model.py"), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert set(document["models"]) == {"Fixed"} and "width" in document["skipped"]["Wide"]
+    assert _run(["doctor", f"{tmp_path / 'model.py'}:make_wide"]) == 0

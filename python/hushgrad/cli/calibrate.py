@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hushgrad.cli.curve import Output, Plot, curve_of, show_curve
+from hushgrad.cli.curve import Output, Plot, check_output, curve_of, show_curve
 from hushgrad.cli.numbers import delta_value, positive, probability
 from hushgrad.cli.output import Json, as_json, print_json, print_line, print_warning, rounded_up, working
 from hushgrad.cli.search import nearest, nearest_whole
@@ -86,6 +86,7 @@ def calibrate(
     Noise: `hushgrad calibrate --target-epsilon 3 --target-delta 1e-6 --sampling-rate 256/60000 --steps 14063`. What is found was
     asked for its own epsilon, so it is on the safe side.
     """
+    check_output(output)
     more = {
         "mechanism": mechanism, "sampling": sampling, "max_batch_size": max_batch_size, "group_size": group_size,
         "sensitivity": sensitivity, "count_noise_stddev": count_noise, "bands": bands,
@@ -238,7 +239,7 @@ def _show(found: _Found, target: _Target, dataset_size: int | None, plot: bool, 
         print_json(_document(found, target))
     else:
         value = rounded_up(found.value) if found.name == "noise_multiplier" else f"{found.value:.6g}" if found.name == "sampling_rate" else str(found.value)
-        print_line(f"{found.name} {value}", style="bold")
+        print_line(f"{found.name} {value}{' or more: the search ends there' if found.name == 'steps' and found.value == _MOST_STEPS else ''}", style="bold")
         what = "epsilon" if target.name == "epsilon" else target.name
         print_line(f"{what} <= {rounded_up(found.achieved)}{_at(target)}, {found.adjacency}")
         print_line(f"assumed: {found.setting.describe()}")

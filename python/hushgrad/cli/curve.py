@@ -9,8 +9,9 @@ import typer
 
 from hushgrad.cli.output import console, print_line, print_table, rounded_down, rounded_up
 from hushgrad.cli.setting import Setting
+from hushgrad.errors import InvalidArgument
 
-__all__ = ["Curve", "Output", "Plot", "curve_of", "show_curve"]
+__all__ = ["Curve", "Output", "Plot", "check_output", "curve_of", "show_curve"]
 
 Curve = list[tuple[int, float, float]]
 Plot = Annotated[bool, typer.Option("--plot", help="Show epsilon over steps as a table and a plot.")]
@@ -24,6 +25,12 @@ def curve_of(setting: Setting, delta: float, accountant: str, adjacency: str) ->
 
     counts = step_counts(setting.steps)
     return [(count, *accounting.epsilon(setting.after(count).event(), delta, accountant, adjacency=adjacency)) for count in counts]
+
+
+def check_output(path: str) -> None:
+    """Raises InvalidArgument before anything is computed for a file that could not be written."""
+    if path and not path.endswith((".png", ".svg")):
+        raise InvalidArgument(f"[plot] Expected a file name that ends in .png or .svg, received {path}.")
 
 
 def show_curve(curves: Mapping[str, Curve], delta: float, *, plot: bool, output: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hushgrad.cli.output import Json, as_json, print_json, print_line, print_table, progress, rounded_up
+from hushgrad.cli.output import Json, as_json, print_json, print_line, print_table, print_text, progress, rounded_up
 from hushgrad.errors import BudgetExceeded, InvalidArgument
 
 if TYPE_CHECKING:
@@ -173,13 +173,13 @@ class _Teller:
         if not self._json:
             print_line("")
             print_line(f"{self._steps}. {title}", style="bold")
-            print_line(f"   {text}")
+            print_text(text, indent=3)
 
     def fact(self, name: str, value: Any, text: str) -> None:
         """Something that came out."""
         self._facts[name] = value
         if text and not self._json:
-            print_line(f"   {text}")
+            print_text(text, indent=3)
 
     def bar(self, items: Any, title: str, total: int) -> Iterator[Any]:
         """Progress, in a terminal."""

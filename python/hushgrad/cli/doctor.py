@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hushgrad.cli.output import Json, print_json, print_line, print_table
+from hushgrad.cli.output import Json, print_json, print_line, print_table, print_text
 from hushgrad.errors import InvalidArgument, IoError
 
 if TYPE_CHECKING:
@@ -72,9 +72,9 @@ def _check_machine(ledger: str | None, keyring: str | None, security: bool, json
         print_json({"ok": ok, "checks": [asdict(check) for check in checks]})
         return 0 if ok else 1
     for check in checks:
-        print_line(f"{_MARKS[check.status]} {check.name}: {_sentence(check.detail, check.instead)}", _STYLES[check.status])
+        print_text(f"{_MARKS[check.status]} {check.name}: {_sentence(check.detail, check.instead)}", _STYLES[check.status])
         if check.why and check.status != "ok":
-            print_line(f"     why: {check.why}.")
+            print_text(f"why: {check.why}.", indent=5)
     worst = [status for status in ("failed", "warning") if any(check.status == status for check in checks)]
     counts = ", ".join(f"{sum(check.status == status for check in checks)} {status}" for status in worst)
     print_line(counts or "Everything is fine.", "" if worst else "green")

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hushgrad.cli.curve import Curve, Output, Plot, curve_of, show_curve
-from hushgrad.cli.output import Json, as_json, print_json, print_line, print_table, print_warning, rounded_down, rounded_up
+from hushgrad.cli.curve import Curve, Output, Plot, check_output, curve_of, show_curve
+from hushgrad.cli.output import Json, as_json, print_json, print_line, print_table, print_text, print_warning, rounded_down, rounded_up
 from hushgrad.cli.setting import (
     Adjacency,
     AdjacencyOption,
@@ -77,6 +77,7 @@ def epsilon(
 
     DP-SGD with Poisson batches by default: `hushgrad epsilon --noise-multiplier 1.1 --dataset-size 60000 --batch-size 256 --epochs 60 --delta 1e-6`.
     """
+    check_output(output)
     if event:
         setting, asked = None, _read_event(event)
         if compare_sampling or plot or output:
@@ -164,9 +165,9 @@ def risks_of(event: DpEvent, adjacency: str) -> dict[str, float]:
 def print_risks(risks: dict[str, float]) -> None:
     """In plain words."""
     right = rounded_up(100 * (1 + risks["membership_advantage"]) / 2)[:-2]
-    print_line(f"Whoever sees everything released and guesses whether one given record was used is right at most {right} times in 100 (50 by tossing a coin).")
+    print_text(f"Whoever sees everything released and guesses whether one given record was used is right at most {right} times in 100 (50 by tossing a coin).")
     for false, name in (("0.1 %", "tpr_at_fpr_0.001"), ("1 %", "tpr_at_fpr_0.01")):
-        print_line(f"A test that wrongly accuses {false} of the others finds at most {rounded_up(100 * risks[name])[:-2]} % of the members.")
+        print_text(f"A test that wrongly accuses {false} of the others finds at most {rounded_up(100 * risks[name])[:-2]} % of the members.")
 
 
 def _print(
@@ -189,13 +190,13 @@ def _print(
             [(name, rounded_up(b), rounded_down(a) if a > 0 else "-") for name, (a, b) in answers.items()],
         )
         if "gdp" not in answers:
-            print_line("gdp is not shown: it is exact for Gaussian noise without sampling only; with sampling it understates.")
+            print_text("gdp is not shown: it is exact for Gaussian noise without sampling only; with sampling it understates.")
     if samplings:
         print_table(
             ("sampling", "adjacency", "epsilon at most", "at least"),
             [(r["sampling"], r["adjacency"], _shown(r["epsilon_upper"], up=True), _shown(r["epsilon_lower"])) for r in samplings],
         )
-        print_line("Claim the sampling that your loader does. hushgrad trains with poisson and shuffled.")
+        print_text("Claim the sampling that your loader does. hushgrad trains with poisson and shuffled.")
     if risks:
         print_risks(risks)
 

@@ -113,6 +113,8 @@ def _run(group: LazyGroup, arguments: Sequence[str]) -> int:
         return _failed(str(error), type(error).__name__, of_error(error))
     except OSError as error:
         return _failed(_os_error(error), "IoError", of_error(error))
+    except UnicodeDecodeError as error:
+        return _failed(f"[files] Expected text in UTF-8, received something else: {error.reason}. Check which file that is.", "IoError", ExitCode.FAILED)
     except Exception as error:
         if os.environ.get("HUSHGRAD_TRACEBACK"):
             raise
@@ -126,7 +128,7 @@ def _run(group: LazyGroup, arguments: Sequence[str]) -> int:
 
 def _usage_message(error: Any) -> str:
     """What click says, then what there is, then where to read on."""
-    message = error.format_message().rstrip(".").replace("Invalid value: Expected", "Expected")
+    message = error.format_message().rstrip(".").replace("Invalid value: Expected", "Expected").replace("Value error, ", "")
     context = getattr(error, "ctx", None)
     if context is None:
         return f"{message}."

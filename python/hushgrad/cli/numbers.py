@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import typer
 
-__all__ = ["count", "delta_value", "not_negative", "positive", "probability", "rate"]
+__all__ = ["bands_value", "count", "delta_value", "not_negative", "positive", "probability", "rate"]
 
 _LARGEST = 2**53  # a double holds every count up to here
 _NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(e[+-]?\d{1,4})?", re.IGNORECASE)
@@ -32,6 +32,14 @@ def count(text: str) -> int:
     if value.denominator != 1 or not 1 <= value <= _LARGEST:
         raise typer.BadParameter(f"Expected a whole number from 1 to 2^53, received {text}.")
     return int(value)
+
+
+def bands_value(text: str) -> int:
+    """A whole number from 1 to 65536."""
+    value = count(text)
+    if value > 2**16:
+        raise typer.BadParameter(f"Expected at most 65536 bands, received {text}.")
+    return value
 
 
 def positive(text: str) -> float:

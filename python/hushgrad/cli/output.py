@@ -10,6 +10,7 @@ import json as json_text
 import math
 import os
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, TextIO, TypeVar
@@ -28,6 +29,7 @@ __all__ = [
     "print_line",
     "print_result",
     "print_table",
+    "print_text",
     "print_warning",
     "progress",
     "rounded_down",
@@ -88,6 +90,19 @@ def print_line(text: str, style: str = "") -> None:
     _print(text, style, sys.stdout)
 
 
+def print_text(text: str, style: str = "", indent: int = 0) -> None:
+    """A sentence or more: in a terminal broken between words, elsewhere one line."""
+    _print(_wrapped(text, sys.stdout, indent), style, sys.stdout)
+
+
+def _wrapped(text: str, stream: TextIO, indent: int = 0) -> str:
+    if not stream.isatty():
+        return " " * indent + text
+    hanging = " " * (indent + (2 if text.startswith("- ") else 0))
+    width = min(console(stream).width, 110)
+    return textwrap.fill(text, width, initial_indent=" " * indent, subsequent_indent=hanging, break_long_words=False, break_on_hyphens=False)
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table, as wide as it needs in a pipe; in a terminal too narrow for it, a block of lines for each row.
 
@@ -108,14 +123,17 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         with target.capture() as captured:
             target.print(table)
         print("\n".join(line.rstrip() for line in captured.get().splitlines()))
-    elif _longest_word(cells) + 2 * len(columns) > target.width:
+    elif _narrowest([list(columns), *cells]) > target.width:
         _print_blocks(columns, cells)
     else:
         target.print(table)
 
 
-def _longest_word(rows: Sequence[Sequence[str]]) -> int:
-    return max((len(word) for row in rows for cell in row for word in cell.split()), default=0)
+def _narrowest(rows: Sequence[Sequence[str]]) -> int:
+    """The width below which a word of some column would be broken; a long path or digest may be."""
+    words = (max((min(len(word), 24) for cell in column for word in cell.split()), default=0) for column in zip(*rows, strict=False))
+    widths = list(words)
+    return sum(widths) + 2 * (len(widths) - 1)
 
 
 def _print_blocks(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -141,7 +159,7 @@ def _note(what: str, text: str, style: str, more: dict[str, Any]) -> None:
         facts = {key: value for key, value in more.items() if value not in ("", None)}
         print(json_text.dumps({what: {"message": line, **facts}}, sort_keys=True, ensure_ascii=True), file=sys.stderr)
     else:
-        _print(line, style, sys.stderr)
+        _print(_wrapped(line, sys.stderr), style, sys.stderr)
 
 
 def _print(text: str, style: str, stream: TextIO) -> None:

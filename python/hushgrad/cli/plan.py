@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from hushgrad.cli.numbers import count, delta_value, positive
-from hushgrad.cli.output import Json, console, print_json, print_line, print_table, print_warning, rounded_up, working
+from hushgrad.cli.output import Json, console, print_json, print_line, print_table, print_text, print_warning, rounded_up, working
 from hushgrad.cli.setting import warn_of_delta, warn_of_epsilon
 from hushgrad.errors import InvalidArgument
 
@@ -160,7 +160,7 @@ def _print(chosen: Row, rows: Sequence[Row], hints: Sequence[str], code: str, de
     print_line(f"epsilon <= {rounded_up(chosen.epsilon_upper)} at delta {delta:g}, add_or_remove_one")
     print_line("")
     most = max(row.noise_in_all for row in rows)
-    wide = max(8, min(40, console().width - 72))
+    wide = min(40, console().width - 60)
     table = [
         (
             ("> " if row is chosen else "  ") + str(row.batch_size),
@@ -168,15 +168,15 @@ def _print(chosen: Row, rows: Sequence[Row], hints: Sequence[str], code: str, de
             rounded_up(row.noise_multiplier),
             _three(row.noise_in_mean),
             _three(row.noise_in_all),
-            _bar(row.noise_in_all / most, wide),
+            *([_bar(row.noise_in_all / most, wide)] if wide >= 8 else []),
         )
         for row in rows
     ]
-    print_table(("  batch", "steps", "noise_multiplier", "in a step", "in all", ""), table)
-    print_line("Noise in the mean gradient in units of max_grad_norm: in a step, and over all steps together (less is better).")
+    print_table(("  batch", "steps", "noise_multiplier", "in a step", "in all", "")[: len(table[0])], table)
+    print_text("Noise in the mean gradient in units of max_grad_norm: in a step, and over all steps together (less is better).")
     print_line("")
     for hint in hints:
-        print_line(f"- {hint}")
+        print_text(f"- {hint}")
     print_line("")
     print_line(code)
 

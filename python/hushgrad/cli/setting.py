@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hushgrad.cli.numbers import count, delta_value, not_negative, positive, rate
+from hushgrad.cli.numbers import bands_value, count, delta_value, not_negative, positive, rate
 from hushgrad.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ MaxBatchSize = Annotated[int | None, typer.Option(parser=count, metavar="COUNT",
 GroupSize = Annotated[int, typer.Option(parser=count, metavar="COUNT", help="Records that one person may have: epsilon is for the person.")]
 Sensitivity = Annotated[int, typer.Option(parser=count, metavar="COUNT", help="discrete-gaussian: the largest contribution of a record, an integer.")]
 CountNoise = Annotated[float | None, typer.Option(parser=positive, metavar="NUMBER", help="adaptive-clipping: noise deviation of the count.")]
-Bands = Annotated[int, typer.Option(parser=count, metavar="COUNT", help="matrix: bands of the square-root factorisation; 1 is independent noise.")]
+Bands = Annotated[int, typer.Option(parser=bands_value, metavar="COUNT", help="matrix: bands of the square-root factorisation; 1 is independent noise.")]
 TuningRuns = Annotated[
     float | None, typer.Option(parser=positive, metavar="NUMBER", help="Mean of a random (geometric) number of such runs of which the best is released.")
 ]
@@ -129,6 +129,8 @@ class Setting:
         from hushgrad.accounting import MatrixFactorizationDpEvent, SelfComposedDpEvent, SingleEpochTreeAggregationDpEvent
 
         if self.mechanism is Mechanism.matrix:
+            if self.bands > self.steps:
+                raise InvalidArgument(f"[matrix] Expected --bands of at most the steps ({self.steps}), received {self.bands}.")
             return MatrixFactorizationDpEvent(
                 self.noise_multiplier, _square_root(self.bands), self.steps, self.steps_per_epoch, self._epochs()
             )
@@ -169,6 +171,8 @@ class Setting:
         if self.mechanism is Mechanism.laplace:
             return accounting.LaplaceDpEvent(self.noise_multiplier)
         if self.mechanism is Mechanism.discrete_gaussian:
+            if self.sampling is Sampling.poisson:
+                raise InvalidArgument("[discrete-gaussian] Expected --sampling none, received poisson. No bound of sampled discrete noise is known here.")
             return accounting.DiscreteGaussianDpEvent(self.noise_multiplier * self.sensitivity, self.sensitivity)
         if self.mechanism is Mechanism.adaptive_clipping:
             if self.count_noise_stddev is None:
@@ -272,8 +276,10 @@ def warn_of_delta(delta: float, dataset_size: int | None, warn: Callable[[str], 
 
 def warn_of_epsilon(epsilon: float, warn: Callable[[str], None]) -> None:
     """Beyond some tens the bound excludes next to nothing."""
-    if epsilon > 20:
+    if math.isinf(epsilon):
+        warn("[epsilon] Infinite: nothing is promised. Without noise there is no protection.")
+    elif epsilon > 20:
         warn(
-            f"[epsilon] {'Infinite' if math.isinf(epsilon) else 'Large'}: a bound of {min(epsilon, 1e6):.4g} excludes next to nothing that an "
-            "attacker could learn. More noise, fewer steps or smaller batches lower it."
+            f"[epsilon] Large: a bound of {epsilon:.4g} excludes next to nothing that an attacker could learn. More noise, fewer steps or smaller "
+            "batches lower it."
         )
