@@ -30,9 +30,11 @@ struct BudgetLimit {
   std::string actor{};    // only runs of this actor (a person or a team) count; empty: all
   double warning = 0;     // epsilon from which people should be told; 0: none
   std::string set_by{};
+  std::string team{};    // only runs of this team count; empty: all
+  std::string period{};  // only what was charged in it counts, see period.h; empty: always
 };
 
-/// An entry that spends nothing: "release", "approval", "policy", "audit", and "repair" (see Ledger::repair). Fields: docs/ledger.md.
+/// An entry that spends nothing: a release, an approval, a policy, an audit entry, an actor, ... Fields: docs/ledger.md.
 struct LedgerRecord {
   std::string kind;
   std::map<std::string, std::string> fields;

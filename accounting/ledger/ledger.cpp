@@ -6,12 +6,16 @@
 #include <cmath>
 #include <cstdio>
 #include <exception>
+#include <map>
 #include <mutex>
+#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "accounting/accountants/accountant.h"
+#include "accounting/ledger/authority.h"
 #include "accounting/ledger/block.h"
 #include "accounting/ledger/names.h"
+#include "accounting/ledger/period.h"
 #include "accounting/ledger/session.h"
 #include "dpcore/error.h"
 
@@ -71,17 +75,19 @@ Run& open_run(State& state, const std::string& run_id) {
 }
 
 // How many more of the event certainly fit; 0 only when the accountant says so.
-std::int64_t fitting(Account& account, const Event& event, const std::string& key) {
+std::int64_t fitting(Account& account, const Event& event, const std::string& key, std::int64_t day) {
   if (!account.budget) return INT64_MAX;
+  account.advance(day);
   if (!account.gate.allows(key)) account.gate.refill(account.tally.composed(), event, key, *account.budget);
   return account.gate.allowance(key);
 }
 
 // The account that leaves least, and how much that is.
-std::pair<Account*, std::int64_t> tightest(State& state, const Run& run, const Event& event, const std::string& key) {
+std::pair<Account*, std::int64_t> tightest(State& state, Run& run, const Event& event, const std::string& key,
+                                           std::int64_t day) {
   std::pair<Account*, std::int64_t> found{nullptr, INT64_MAX};
   for (Account* account : state.accounts_of(run)) {
-    const std::int64_t fits = fitting(*account, event, key);
+    const std::int64_t fits = fitting(*account, event, key, day);
     if (fits < found.second) found = {account, fits};
     if (fits == 0) break;
   }
@@ -135,7 +141,8 @@ std::int64_t described(const Run& run, const Event& event, const std::string& ke
 
 Refusal refuse(const State& state, const Run& run, const Account& account, const Event& event, Batch& batch) {
   batch.append(kRefusal, RefusalPayload{run.record.run_id, account.budget->sequence, event});
-  return {owner_of(state, &account), *account.budget, account.tally.composed()};
+  const bool is_of_run = run.cap && &*run.cap == &account;
+  return {is_of_run ? run.record.info.dataset : owner_of(state, &account), *account.budget, account.tally.composed()};
 }
 
 // Anything but 96 hex digits gives a hash that fits no entry.
@@ -150,18 +157,30 @@ Hash from_hex(const std::string& text) {
   return hash;
 }
 
+// A noise multiplier in the event below what the policy lets the run charge; the plan was checked when it began.
+bool is_too_quiet(const nlohmann::json& event, double least) {
+  if (event.is_array()) {
+    return std::any_of(event.begin(), event.end(), [&](const auto& part) { return is_too_quiet(part, least); });
+  }
+  if (!event.is_object()) return false;
+  const auto found = event.find("noise_multiplier");
+  if (found != event.end() && found->is_number() && found->get<double>() < least) return true;
+  return std::any_of(event.begin(), event.end(), [&](const auto& part) { return is_too_quiet(part, least); });
+}
+
 double seconds_since(Holder::Clock::time_point start) {
   return std::chrono::duration<double>(Holder::Clock::now() - start).count();
 }
 
 }  // namespace
 
-Ledger::Ledger(std::unique_ptr<Session> session) : session_(std::move(session)), holder_(std::make_unique<Holder>()) {}
+Ledger::Ledger(std::unique_ptr<Session> session) : session_(std::move(session)), holder_(std::make_unique<Holder>()), authority_(std::make_unique<Authority>()) {}
 
 Ledger::~Ledger() {
   if (!session_->is_own_process()) {
     static_cast<void>(session_.release());
     static_cast<void>(holder_.release());  // its mutex may be locked by a thread that is not here
+    static_cast<void>(authority_.release());
     return;
   }
   try {
@@ -189,7 +208,11 @@ void Ledger::set_budget(const std::string& dataset, double epsilon, double delta
 
 void Ledger::set_budget(const BudgetLimit& limit) {
   check(limit);
-  session_->write([&](State&, Batch& batch) { batch.append(kBudget, limit); });
+  act([&](State&, Batch&, const std::string& actor) {
+    BudgetLimit whole = limit;
+    if (whole.set_by.empty()) whole.set_by = actor;
+    return std::vector<Item>{{std::string(kBudget), encode(whole)}};
+  });
 }
 
 std::optional<Budget> Ledger::budget(const std::string& dataset) const {
@@ -213,12 +236,14 @@ std::vector<Budget> Ledger::budgets(const std::string& dataset) const {
 
 void Ledger::describe_dataset(const DatasetInfo& info) {
   check(info);
-  session_->write([&](State& state, Batch& batch) {
+  act([&](State& state, Batch&, const std::string& actor) {
     if (const std::string fault = state.family_fault(info); !fault.empty()) {
       throw InvalidArgument(message("[ledger] Expected parents that fit what is on record, received others: ", fault,
                                     ". Describe the parents first, and keep those that are on record."));
     }
-    batch.append(kDataset, info);
+    DatasetInfo whole = info;
+    if (whole.actor.empty()) whole.actor = actor;
+    return std::vector<Item>{{std::string(kDataset), encode(whole)}};
   });
 }
 
@@ -231,12 +256,11 @@ std::optional<DatasetInfo> Ledger::dataset_info(const std::string& dataset) cons
 
 std::int64_t Ledger::record(const LedgerRecord& record) {
   check(record);
-  if (record.kind == "repair" || record.kind == "moved" || record.kind == "arrived") {
-    throw InvalidArgument("[ledger] Expected repair() or move_to() for such a record, received record().");
+  static const std::vector<std::string> papers = {"release", "approval", "policy", "audit"};
+  if (std::find(papers.begin(), papers.end(), record.kind) == papers.end() || needed_schema(record) > 2) {
+    throw InvalidArgument("[ledger] Expected the method of its own for such a record, received record().");
   }
-  std::int64_t sequence = 0;
-  session_->write([&](State&, Batch& batch) { sequence = batch.append(record.kind, record); });
-  return sequence;
+  return put(record);
 }
 
 std::vector<LedgerRecord> Ledger::records(const std::string& kind) const {
@@ -257,18 +281,24 @@ std::string Ledger::begin_run(const RunInfo& info) {
   check_name("dataset", info.dataset, false);
   check_name("purpose", info.purpose, true);
   check_name("actor", info.actor, true);
+  check_name("team", info.team, true);
   RunPayload payload{random_id(), info};
   payload.info.plan_json = canonical_plan(info.plan_json);
-  std::string denied;
+  std::string forbids;
+  std::optional<Denied> denied;
   session_->write([&](State& state, Batch& batch) {
-    denied = forbidden(state, info.dataset, info.purpose, batch.now());
-    if (denied.empty()) {
-      batch.append(kRun, payload);
-    } else {
-      batch.append("audit", denial("begin_run", info, denied));
+    forbids = forbidden(state, info.dataset, info.purpose, batch.now());
+    if (!forbids.empty()) {
+      batch.append("audit", denial("begin_run", info, forbids));
+      return;
     }
+    if (payload.info.actor.empty()) payload.info.actor = authority_->actor(state, batch.now());
+    const Actor* actor = state.access.actor(payload.info.actor);
+    if (actor != nullptr) payload.info.team = actor->team;
+    denied = authority_->act(state, batch, {{std::string(kRun), encode(payload)}});
   });
-  if (!denied.empty()) deny(denied);
+  if (!forbids.empty()) deny(forbids);
+  if (denied) throw *denied;
   return payload.run_id;
 }
 
@@ -277,14 +307,23 @@ template <typename Spend>
 void Ledger::charge_under_budgets(const std::string& run_id, const Event& event, const std::string& key, Spend&& spend) {
   std::optional<Refusal> refusal;
   std::string denied;
+  std::optional<Denied> withheld;
   session_->write([&](State& state, Batch& batch) {
-    const Run& run = open_run(state, run_id);
+    Run& run = open_run(state, run_id);
     denied = forbidden(state, run.record.info.dataset, run.record.info.purpose, batch.now());
     if (!denied.empty()) {
       batch.append("audit", denial("charge", run.record.info, denied));
       return;
     }
-    const auto [account, fits] = tightest(state, run, event, key);
+    withheld = authority_->spend(state, batch, run);
+    const auto least = authority_->least_noise(run_id);
+    if (!withheld && least && run.event_entries.count(key) == 0 && is_too_quiet(nlohmann::json::parse(key), *least)) {
+      const std::string why = message("the policy asks for a noise multiplier of at least ", shortest(*least));
+      batch.append("audit", denial("charge", run.record.info, why));
+      withheld = Denied("policy", "[ledger] Expected an event that the policy allows, received another: " + why + ". Nothing was charged.");
+    }
+    if (withheld) return;
+    const auto [account, fits] = tightest(state, run, event, key, day_of(batch.now()));
     if (fits == 0) {
       refusal = refuse(state, run, *account, event, batch);
       return;
@@ -292,6 +331,7 @@ void Ledger::charge_under_budgets(const std::string& run_id, const Event& event,
     spend(run, fits, batch);
   });
   if (!denied.empty()) deny(denied);
+  if (withheld) throw *withheld;
   if (refusal) throw BudgetExceeded(refusal_text(*refusal, event));
 }
 
@@ -344,21 +384,27 @@ void Ledger::settle_blocks(const std::string* run_id, const std::string& finish_
   // Before the write: whatever becomes of it, no step is taken out of these blocks any more.
   for (const auto& [key, block] : given_up) holder_->blocks.erase(key);
   if (given_up.empty() && finish_as.empty()) return;
+  std::optional<Denied> denied;
   session_->write([&](State& state, Batch& batch) {
     if (!finish_as.empty()) {
       const RunRecord& record = known_run(state, *run_id).record;
       if (record.finished && record.status != finish_as) open_run(state, *run_id);
     }
+    std::map<std::string, std::vector<Item>> items;  // by run: each has an actor of its own
     for (const auto& [key, block] : given_up) {
       const auto known = state.reservations.find(block.sequence);
       const bool is_open = known != state.reservations.end() && known->second.open;
       if (!is_open || known_run(state, key.first).record.finished) continue;
-      batch.append(kSettle, SettlePayload{block.sequence, block.count - block.left});
+      items[key.first].push_back({std::string(kSettle), encode(SettlePayload{block.sequence, block.count - block.left})});
     }
     if (!finish_as.empty() && !known_run(state, *run_id).record.finished) {
-      batch.append(kFinish, FinishPayload{*run_id, finish_as});
+      items[*run_id].push_back({std::string(kFinish), encode(FinishPayload{*run_id, finish_as})});
+    }
+    for (const auto& [run, of_run] : items) {
+      if (auto refused = authority_->act(state, batch, of_run)) denied = std::move(refused);
     }
   });
+  if (denied) throw *denied;
 }
 
 void Ledger::finish_run(const std::string& run_id, const std::string& status) {
@@ -461,15 +507,17 @@ std::vector<LedgerHead> Ledger::missing() const { return session_->missing(); }
 void Ledger::repair(const std::string& first, const std::string& second, const std::string& reason) {
   const std::vector<LedgerHead> lost = missing();
   if (lost.empty()) throw InvalidState("[ledger] Expected a ledger that misses an entry, received one that misses none.");
-  session_->write(
-      [&](State&, Batch& batch) {
+  act(
+      [&](State&, Batch&, const std::string& actor) {
+        std::vector<Item> items;
         for (const LedgerHead& head : lost) {
           const LedgerRecord repair{"repair",
-                                    {{"first", first}, {"second", second}, {"reason", reason}, {"hash", head.hash},
-                                     {"sequence", std::to_string(head.sequence)}}};
+                                    {{"first", first.empty() ? actor : first}, {"second", second}, {"reason", reason},
+                                     {"hash", head.hash}, {"sequence", std::to_string(head.sequence)}}};
           check(repair);
-          batch.append(repair.kind, repair);
+          items.push_back({repair.kind, encode(repair)});
         }
+        return items;
       },
       true);
 }
@@ -491,20 +539,11 @@ std::shared_ptr<Ledger> Ledger::import(const std::string& path, const std::vecto
 }
 
 std::shared_ptr<Ledger> Ledger::move_to(const std::string& path, const std::string& actor) {
-  const auto write_paper = [](Session& session, bool when_moved, const LedgerRecord& paper) {
-    check(paper);
-    const auto body = [&](State& state, Batch& batch) {
-      if (state.moved == when_moved) batch.append(paper.kind, paper);
-    };
-    session.write(body, when_moved);
-  };
   settle();
   const bool is_under_way = session_->read([](State& state, Store&) { return state.moved; });
-  if (!is_under_way) {
-    // An address may hold a password.
-    const std::string place = path.find("://") == path.npos ? path : "a PostgreSQL database";
-    write_paper(*session_, false, {"moved", {{"actor", actor}, {"to", place}}});
-  }
+  // An address may hold a password.
+  const std::string place = path.find("://") == path.npos ? path : "a PostgreSQL database";
+  if (!is_under_way) put({"moved", {{"actor", actor}, {"to", place}}});
   const LedgerHead last = head();
   auto other = import(path, entries());
   if (other->session_->path() == session_->path()) {
@@ -513,7 +552,11 @@ std::shared_ptr<Ledger> Ledger::move_to(const std::string& path, const std::stri
   if (const VerifyResult verdict = other->verify(); !verdict.ok || !other->contains(last)) {
     throw LedgerError(message("[ledger] Expected the copy to verify, received a bad one: ", verdict.reason, ". Try again."));
   }
-  write_paper(*other->session_, true, {"arrived", {{"actor", actor}, {"at", other->path()}}});
+  other->session_->write(
+      [&](State& state, Batch& batch) {
+        if (state.moved) batch.append("arrived", LedgerRecord{"arrived", {{"actor", actor}, {"at", other->path()}}});
+      },
+      true);
   return other;
 }
 

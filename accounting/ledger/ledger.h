@@ -11,19 +11,24 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "accounting/access/decision.h"
+#include "accounting/access/requests.h"
 #include "accounting/accountants/interval.h"
 #include "accounting/event.h"
 #include "accounting/ledger/dataset_info.h"
 #include "accounting/ledger/records.h"
+#include "dpcore/keys/approval.h"
+#include "dpcore/keys/signing.h"
 
 namespace hushgrad {
 
-namespace ledger { class Holder; class Session; }
+namespace ledger { class Authority; class Batch; class Holder; class Session; class State; struct Item; }
 
 /// Every method throws LedgerError when the file cannot be read or written, when the chain is broken, when the handle
 /// crossed a fork, or after an earlier write of this handle ended in an unknown state (the handle is then useless; what
@@ -57,6 +62,8 @@ class Ledger {
   std::optional<Budget> budget(const std::string& dataset) const;
   /// All caps in force on the dataset itself.
   std::vector<Budget> budgets(const std::string& dataset) const;
+  /// The same with what each of them counts now; of a budget with a period, what was charged in it.
+  std::vector<BudgetStatus> budget_status(const std::string& dataset) const;
 
   /// Says what the data is. The newest description holds; parents can be added, never taken away (what was spent through
   /// them would vanish), must be known, and may not form a circle: InvalidArgument otherwise.
@@ -135,6 +142,50 @@ class Ledger {
   /// has been moved or lives on elsewhere must not be charged in two places: it is for reading, and for restoring.
   /// Throws LedgerError with the first bad sequence, and when `path` holds something else than their beginning.
   static std::shared_ptr<Ledger> import(const std::string& path, const std::vector<LedgerEntry>& entries);
+  // Access (docs/access.md). A ledger without actors takes names at their word. From the first actor on, whatever spends,
+  // raises, exports or repairs is signed with a key of its actor, decided by roles and policy, and put on record, allowed
+  // or denied; what is denied throws Denied and does nothing else.
+
+  /// Who acts through this handle. An empty pointer: nobody.
+  void identify(std::shared_ptr<const SigningKey> key);
+  /// The actor of the key of identify(); empty without access rules, and for a key of nobody.
+  std::string actor() const;
+  bool has_access_rules() const;
+  /// Everything about actors, grants, policies and break-glasses, as of the newest entry.
+  AccessState access() const;
+  /// Makes the holder of the identified key the first actor and privacy officer. From then on proof is needed.
+  /// InvalidState when there are rules already, InvalidArgument without an identity.
+  void found_access(const std::string& name);
+  /// A new actor, or another key, team or token subject of a known one. Each returns the sequence of its entry.
+  std::int64_t add_actor(const ActorInfo& info);
+  std::int64_t grant(const GrantInfo& info);
+  /// Ends a grant ("grant:SEQUENCE") or an actor with all grants ("actor:NAME"). The last officer stays.
+  std::int64_t revoke(const std::string& target, const std::string& reason);
+  /// Puts a policy (canonical JSON) in force. `key` and `signature`: sign_policy() of a privacy officer.
+  std::int64_t publish_policy(const std::string& policy_json, const std::string& key, const std::string& signature);
+  /// Whether a request would be allowed now, and which rule says so. Writes nothing.
+  AccessDecision test_access(const AccessRequest& request) const;
+  /// The same under a policy that is not in force.
+  AccessDecision test_access(const AccessRequest& request, const Policy& policy) const;
+  /// Approvals for an operation of the identified actor, used by the next call on exactly its scope.
+  void present(const Operation& operation, const std::vector<Approval>& approvals);
+  /// What an approval of these has to say as its action and its scope.
+  Proposal proposal(const BudgetLimit& limit) const;
+  Proposal proposal(const DatasetInfo& info) const;
+  Proposal proposal(const LedgerRecord& record) const;
+  /// Opens an action for the identified actor without a missing approval and against the policy, for a while, durably on
+  /// record before it opens. Somebody else has to review it.
+  std::int64_t break_glass(const GlassInfo& info);
+  std::int64_t review(std::int64_t glass, const std::string& verdict, const std::string& reason);
+  /// Something leaves: on record before it does.
+  std::int64_t release(const ReleaseInfo& info);
+  /// Whose tokens are believed (docs/access.md), and a key that stands for an actor as long as a token does. The token was
+  /// checked by the caller; the ledger checks issuer, audience, subject, lifetime and that it is used once.
+  std::int64_t add_provider(const ProviderInfo& info);
+  std::int64_t open_session(const SessionInfo& info);
+  /// entries() for somebody who may export, on record.
+  std::vector<LedgerEntry> export_entries();
+
   /// Entries as stored, good or bad, from sequence `first` on, at most `limit`. Works on a broken chain.
   std::vector<LedgerEntry> entries(std::int64_t first = 1, std::int64_t limit = INT64_MAX) const;
   /// Reads everything again: the file's own consistency, its schema, the chain, and that every entry makes sense after
@@ -147,9 +198,14 @@ class Ledger {
   template <typename Spend>
   void charge_under_budgets(const std::string& run_id, const Event& event, const std::string& key, Spend&& spend);
   void settle_blocks(const std::string* run_id, const std::string& finish_as);
+  /// Writes what `make(state, batch, actor)` says, if the actor may.
+  using Make = std::function<std::vector<ledger::Item>(ledger::State&, ledger::Batch&, const std::string&)>;
+  std::int64_t act(const Make& make, bool even_if_closed = false);
+  std::int64_t put(LedgerRecord record);
 
   std::unique_ptr<ledger::Session> session_;
   std::unique_ptr<ledger::Holder> holder_;
+  std::unique_ptr<ledger::Authority> authority_;
 };
 
 }  // namespace hushgrad

@@ -38,14 +38,14 @@ bool is_forbidden(std::uint32_t point) {
 
 }  // namespace
 
-void check_name(std::string_view what, std::string_view name, bool may_be_empty) {
+void check_name(std::string_view what, std::string_view name, bool may_be_empty, std::size_t max_bytes) {
   const auto refuse = [&](const std::string& expected, const std::string& received) {
     throw InvalidArgument(message("[ledger] Expected ", what, " ", expected, ", received ", received,
                                   ". Choose a plain name."));
   };
   if (name.empty() && !may_be_empty) refuse("to be a name", "an empty text");
-  if (name.size() > kMaxNameBytes) {
-    refuse(message("of at most ", kMaxNameBytes, " bytes"), message(name.size(), " bytes"));
+  if (name.size() > max_bytes) {
+    refuse(message("of at most ", max_bytes, " bytes"), message(name.size(), " bytes"));
   }
   if (!name.empty() && (name.front() == ' ' || name.back() == ' ')) {
     refuse("without a space at either end", "one with such a space");

@@ -1,14 +1,17 @@
 #include "accounting/ledger/payload.h"
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <initializer_list>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <vector>
 
 #include "accounting/ledger/block.h"
 #include "accounting/ledger/names.h"
+#include "accounting/ledger/period.h"
 #include "dpcore/error.h"
 
 namespace hushgrad::ledger {
@@ -19,16 +22,35 @@ using nlohmann::json;
 constexpr std::size_t kMaxPlanBytes = std::size_t{1} << 20;
 constexpr int kMaxPlanDepth = 64;
 
-// The fields of each kind of record; all are texts.
-const std::map<std::string, std::vector<const char*>, std::less<>> kRecords = {
-    {"release", {"actor", "artifact", "digest", "run"}},
-    {"approval", {"action", "actor", "reason", "subject"}},
-    {"policy", {"actor", "digest", "policy", "version"}},
-    {"audit", {"action", "actor", "decision", "policy", "reason", "subject"}},
-    {"moved", {"actor", "to"}},
-    {"arrived", {"actor", "at"}},
-    {"repair", {"first", "hash", "reason", "second", "sequence"}},
+// The fields of each kind of record; all are texts. Where there are two forms, the first is the plain paper of schema 2.
+using Forms = std::vector<std::set<std::string>>;
+const std::map<std::string, Forms, std::less<>> kRecords = {
+    {"release", {{"actor", "artifact", "digest", "run"}, {"actor", "artifact", "dataset", "digest", "kind", "recipient", "run"}}},
+    {"approval",
+     {{"action", "actor", "reason", "subject"},
+      {"action", "actor", "approvals", "approvers", "operation", "reason", "subject"}}},
+    {"policy", {{"actor", "digest", "policy", "version"}, {"actor", "digest", "key", "policy", "signature", "version"}}},
+    {"audit",
+     {{"action", "actor", "decision", "policy", "reason", "subject"},
+      {"action", "actor", "attributes", "covers", "decision", "host", "key", "policy", "purpose", "reason", "rule", "signature",
+       "subject"}}},
+    {"moved", {{"actor", "to"}}},
+    {"arrived", {{"actor", "at"}}},
+    {"repair", {{"first", "hash", "reason", "second", "sequence"}}},
+    {"actor", {{"actor", "key", "name", "subject", "team"}}},
+    {"grant", {{"actor", "dataset", "expires", "name", "purpose", "reason", "role", "starts"}}},
+    {"revoke", {{"actor", "reason", "target"}}},
+    {"break_glass", {{"action", "actor", "dataset", "expires", "reason", "review_due"}}},
+    {"review", {{"actor", "glass", "reason", "verdict"}}},
+    {"provider", {{"actor", "algorithms", "audience", "issuer", "jwks", "mfa"}}},
+    {"session", {{"actor", "audience", "expires", "issuer", "key", "subject", "token"}}},
 };
+
+// Canonical JSON in a text.
+const std::set<std::string, std::less<>> kDocuments = {"approvals", "attributes", "jwks", "operation", "policy"};
+// Longer than a name.
+const std::set<std::string, std::less<>> kLines = {"approvers", "key", "reason", "signature", "target"};
+constexpr std::size_t kMaxLine = 1024;
 
 [[noreturn]] void refuse(const std::string& expected, const std::string& received) {
   throw InvalidArgument(message("[ledger] Expected a payload with ", expected, ", received ", received,
@@ -71,8 +93,11 @@ std::string id_of(const json& object, const char* key) {
 }
 
 bool is_plain(const BudgetLimit& limit) {
-  return limit.purpose.empty() && limit.actor.empty() && limit.set_by.empty() && limit.warning == 0;
+  return limit.purpose.empty() && limit.actor.empty() && limit.set_by.empty() && limit.warning == 0 && limit.team.empty() &&
+         limit.period.empty();
 }
+
+bool has_schema_2_form(const BudgetLimit& limit) { return limit.team.empty() && limit.period.empty(); }
 
 std::vector<std::string> texts_of(const json& object, const char* key) {
   if (!object[key].is_array()) refuse(message("a list under '", key, "'"), "another type");
@@ -101,6 +126,9 @@ std::string encode(const BudgetLimit& limit) {
   object["purpose"] = limit.purpose;
   object["set_by"] = limit.set_by;
   object["warning"] = limit.warning;
+  if (has_schema_2_form(limit)) return object.dump();
+  object["period"] = limit.period;
+  object["team"] = limit.team;
   return object.dump();
 }
 
@@ -120,12 +148,13 @@ std::string encode(const DatasetInfo& info) {
 std::string encode(const LedgerRecord& record) { return json(record.fields).dump(); }
 
 std::string encode(const RunPayload& payload) {
-  return json{{"actor", payload.info.actor},
-              {"dataset", payload.info.dataset},
-              {"plan", json::parse(payload.info.plan_json)},
-              {"purpose", payload.info.purpose},
-              {"run", payload.run_id}}
-      .dump();
+  json object = {{"actor", payload.info.actor},
+                 {"dataset", payload.info.dataset},
+                 {"plan", json::parse(payload.info.plan_json)},
+                 {"purpose", payload.info.purpose},
+                 {"run", payload.run_id}};
+  if (!payload.info.team.empty()) object["team"] = payload.info.team;
+  return object.dump();
 }
 
 std::string encode(const EventPayload& payload) {
@@ -162,8 +191,10 @@ GenesisPayload decode_genesis(const std::string& text) {
 BudgetLimit decode_budget(const std::string& text) {
   const json any = json::parse(text, nullptr, false);
   const bool short_form = any.is_object() && any.size() == 3;
-  const json object = short_form ? parse_object(text, {"dataset", "delta", "epsilon"})
-                                 : parse_object(text, {"actor", "dataset", "delta", "epsilon", "purpose", "set_by", "warning"});
+  const bool long_form = any.is_object() && any.size() == 9;
+  const json object = short_form  ? parse_object(text, {"dataset", "delta", "epsilon"})
+                      : long_form ? parse_object(text, {"actor", "dataset", "delta", "epsilon", "period", "purpose", "set_by", "team", "warning"})
+                                  : parse_object(text, {"actor", "dataset", "delta", "epsilon", "purpose", "set_by", "warning"});
   BudgetLimit limit{text_of(object, "dataset"), number_of(object, "epsilon"), number_of(object, "delta")};
   if (!short_form) {
     limit.purpose = text_of(object, "purpose");
@@ -171,7 +202,12 @@ BudgetLimit decode_budget(const std::string& text) {
     limit.warning = number_of(object, "warning");
     limit.set_by = text_of(object, "set_by");
   }
+  if (long_form) {
+    limit.period = text_of(object, "period");
+    limit.team = text_of(object, "team");
+  }
   check(limit);
+  if (long_form == has_schema_2_form(limit)) refuse("the form that says all, and no more", "another one");
   if (short_form != is_plain(limit)) refuse("the short form where it says all", "the long one");
   return limit;
 }
@@ -207,6 +243,8 @@ void check(const BudgetLimit& limit) {
   check_name("purpose", limit.purpose, true);
   check_name("actor", limit.actor, true);
   check_name("set_by", limit.set_by, true);
+  check_name("team", limit.team, true);
+  check_period(limit.period);
   if (!std::isfinite(limit.epsilon) || limit.epsilon < 0) {
     throw InvalidArgument(message("[ledger] Expected a finite epsilon >= 0, received ", limit.epsilon,
                                   ". Give the cap of the dataset."));
@@ -237,23 +275,25 @@ void check(const DatasetInfo& info) {
 }
 
 void check(const LedgerRecord& record) {
-  const auto rules = kRecords.find(record.kind);
-  if (rules == kRecords.end()) {
-    throw InvalidArgument("[ledger] Expected a record of kind release, approval, policy, audit or repair, received another.");
+  const auto forms = kRecords.find(record.kind);
+  if (forms == kRecords.end()) {
+    throw InvalidArgument("[ledger] Expected a record of a known kind (docs/ledger.md), received another.");
   }
-  for (const char* key : rules->second) {
-    if (record.fields.count(key) == 0) {
-      throw InvalidArgument(message("[ledger] Expected a ", record.kind, " with the field '", key, "', received none."));
-    }
-  }
-  if (record.fields.size() != rules->second.size()) {
-    throw InvalidArgument(message("[ledger] Expected a ", record.kind, " with its own fields only, received others too."));
+  std::set<std::string> keys;
+  for (const auto& [key, value] : record.fields) keys.insert(key);
+  if (std::find(forms->second.begin(), forms->second.end(), keys) == forms->second.end()) {
+    std::string expected;
+    for (const std::string& key : forms->second.back()) expected += (expected.empty() ? "" : ", ") + key;
+    throw InvalidArgument(message("[ledger] Expected a ", record.kind, " with the fields ", expected, ", received others."));
   }
   for (const auto& [key, value] : record.fields) {
-    if (record.kind == "policy" && key == "policy") {
-      if (canonical_plan(value) != value) throw InvalidArgument("[ledger] Expected the policy as canonical JSON, received another form.");
+    const bool is_plain_audit = record.kind == "audit" && key == "policy";
+    if (kDocuments.count(key) > 0 && !is_plain_audit) {
+      if (canonical_plan(value) != value) {
+        throw InvalidArgument(message("[ledger] Expected '", key, "' as canonical JSON, received another form."));
+      }
     } else {
-      check_name(key, value, true);
+      check_name(key, value, true, kLines.count(key) > 0 ? kMaxLine : kMaxNameBytes);
     }
   }
   if (record.kind == "repair" && (record.fields.at("first") == record.fields.at("second") ||
@@ -264,9 +304,22 @@ void check(const LedgerRecord& record) {
 
 bool is_record(std::string_view kind) { return kRecords.find(kind) != kRecords.end(); }
 
+std::int64_t needed_schema(const LedgerRecord& record) {
+  static const std::set<std::string, std::less<>> old = {"release", "approval", "policy", "audit", "moved", "arrived", "repair"};
+  if (old.count(record.kind) == 0) return 3;
+  return record.fields.size() == kRecords.find(record.kind)->second.front().size() ? 2 : 3;
+}
+
 RunPayload decode_run(const std::string& text) {
-  const json object = parse_object(text, {"actor", "dataset", "plan", "purpose", "run"});
+  const json any = json::parse(text, nullptr, false);
+  const bool has_team = any.is_object() && any.contains("team");
+  const json object = has_team ? parse_object(text, {"actor", "dataset", "plan", "purpose", "run", "team"})
+                               : parse_object(text, {"actor", "dataset", "plan", "purpose", "run"});
   RunInfo info{text_of(object, "dataset"), text_of(object, "purpose"), text_of(object, "actor"), {}};
+  if (has_team) {
+    info.team = text_of(object, "team");
+    check_name("team", info.team, false);
+  }
   check_name("dataset", info.dataset, false);
   check_name("purpose", info.purpose, true);
   check_name("actor", info.actor, true);

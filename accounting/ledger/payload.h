@@ -61,6 +61,8 @@ void check(const BudgetLimit& limit);
 void check(const DatasetInfo& info);
 void check(const LedgerRecord& record);
 bool is_record(std::string_view kind);
+/// The schema that knows this kind in this form.
+std::int64_t needed_schema(const LedgerRecord& record);
 RunPayload decode_run(const std::string& text);
 EventPayload decode_event(const std::string& text);
 ChargePayload decode_charge(const std::string& text);

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "accounting/accountants/interval.h"
 #include "accounting/event.h"
 
 namespace hushgrad {
@@ -17,6 +18,7 @@ struct RunInfo {
   std::string purpose;
   std::string actor;
   std::string plan_json;
+  std::string team{};  // may be empty; with access rules, that of the actor
 };
 
 /// The newest entry. Kept with a checkpoint it is the anchor that reveals a ledger that was put back.
@@ -34,6 +36,17 @@ struct Budget {
   double warning = 0;         // epsilon from which people should be told; 0: none
   std::string purpose{};      // only runs with this purpose count; empty: all
   std::string actor{};        // only runs of this actor count; empty: all
+  std::string team{};         // only runs of this team count; empty: all
+  std::string period{};       // only what was charged in it counts (period.h); empty: always
+};
+
+/// A budget and what it counts now.
+struct BudgetStatus {
+  std::string dataset;
+  Budget budget;
+  Interval spent;             // epsilon at the budget's delta
+  bool warns = false;         // spent.upper has reached the warning level
+  std::int64_t since = 0;     // begin of the period, microseconds since 1970 UTC; 0: all
 };
 
 struct RunRecord {

@@ -8,7 +8,7 @@
 
 namespace hushgrad::ledger {
 
-constexpr std::int64_t kSchemaVersion = 2;  // 2: reserve, settle, migration
+constexpr std::int64_t kSchemaVersion = 3;  // 2: reserve, settle, migration; 3: actors and what they may do, teams, periods
 
 /// Makes the table and its guards in an empty database.
 void create_schema(Database& database);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "accounting/ledger/schema.h"
 #include "accounting/ledger/verify.h"
@@ -25,11 +26,17 @@ Entry genesis() {
 
 }  // namespace
 
-Batch::Batch(const State& state) : sequence_(state.sequence), time_(state.time), hash_(state.hash) {}
+Batch::Batch(const State& state) : sequence_(state.sequence), time_(state.time), hash_(state.hash), before_(state.hash) {}
 
 std::int64_t Batch::now() {
-  time_ = std::max(time_, microseconds_now());
+  if (!std::exchange(has_time_, true)) time_ = std::max(time_, microseconds_now());
   return time_;
+}
+
+void Batch::take_back(std::size_t count) {
+  sequence_ -= static_cast<std::int64_t>(entries_.size() - count);
+  entries_.resize(count);
+  hash_ = entries_.empty() ? before_ : entries_.back().hash;
 }
 
 std::int64_t Batch::append_encoded(std::string_view kind, std::string payload) {

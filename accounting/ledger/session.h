@@ -29,8 +29,16 @@ class Batch {
   std::int64_t append(std::string_view kind, const Payload& payload) {
     return append_encoded(kind, encode(payload));
   }
-  /// The largest time that any entry, or the clock now, has seen: a clock that is set back does not turn it back.
+  /// Appends what encode() made.
+  std::int64_t append_as_it_is(std::string_view kind, std::string payload) { return append_encoded(kind, std::move(payload)); }
+  /// Drops what was appended since `count` entries.
+  void take_back(std::size_t count);
+  /// The largest time that any entry, or the clock at the first call, has seen: a clock that is set back does not turn it
+  /// back. One time for all entries of a transaction: what was decided then still holds when it is read again.
   std::int64_t now();
+  std::int64_t sequence() const { return sequence_; }
+  /// Hash of the entry that the next one follows.
+  const Hash& head() const { return hash_; }
   const std::vector<Entry>& entries() const { return entries_; }
 
  private:
@@ -38,7 +46,8 @@ class Batch {
 
   std::int64_t sequence_;
   std::int64_t time_;
-  Hash hash_;
+  Hash hash_, before_;
+  bool has_time_ = false;
   std::vector<Entry> entries_;
 };
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "accounting/ledger/payload.h"
+#include "accounting/ledger/period.h"
 #include "accounting/ledger/schema.h"
 #include "dpcore/error.h"
 
@@ -14,20 +15,6 @@ namespace {
 [[noreturn]] void nonsense(const std::string& why) { throw InvalidArgument(why); }
 
 }  // namespace
-
-std::size_t Tally::position(const std::string& key, const Event& event) {
-  const auto [found, is_new] = positions_.emplace(key, uses_.size());
-  if (is_new) uses_.push_back({key, event, 0});
-  return found->second;
-}
-
-Event Tally::composed() const {
-  std::vector<Event> events;
-  for (const Use& use : uses_) {
-    if (use.count > 0) events.push_back(Event::self_composed(use.event, use.count));
-  }
-  return Event::composed(std::move(events));
-}
 
 Dataset* State::find_dataset(const std::string& name) {
   const auto found = dataset_positions_.find(name);
@@ -68,6 +55,7 @@ std::string State::apply(const Entry& entry) {
   if (method == nullptr) return "its kind is unknown";
   if ((entry.kind == kGenesis) != (entry.sequence == 1)) return "the first entry, and no other, must be the genesis";
   try {
+    check_cover(entry);
     (this->*method)(entry);
   } catch (const Error& error) {
     return message("it makes no sense: ", error.what());
@@ -95,18 +83,21 @@ void State::apply_genesis(const Entry& entry) {
 
 void State::apply_budget(const Entry& entry) {
   BudgetLimit limit = decode_budget(entry.payload);
+  if (schema < 3 && !(limit.team.empty() && limit.period.empty())) nonsense("its form is newer than the ledger");
   Dataset& owner = datasets[dataset_position(limit.dataset)];
   owner.is_known = true;
-  auto account = std::find_if(owner.accounts.begin(), owner.accounts.end(), [&](const Account& candidate) {
-    return candidate.purpose == limit.purpose && candidate.actor == limit.actor;
-  });
+  auto account = std::find_if(owner.accounts.begin(), owner.accounts.end(),
+                              [&](const Account& candidate) { return candidate.is_of(limit); });
   const bool is_new = account == owner.accounts.end();
   if (is_new) {
     account = owner.accounts.emplace(owner.accounts.end());
     account->purpose = limit.purpose;
     account->actor = limit.actor;
+    account->team = limit.team;
+    account->period = limit.period;
   }
-  account->budget = Budget{limit.epsilon, limit.delta, entry.sequence, entry.time, limit.warning, limit.purpose, limit.actor};
+  account->budget = Budget{limit.epsilon, limit.delta, entry.sequence, entry.time, limit.warning,
+                           limit.purpose, limit.actor, limit.team, limit.period};
   account->gate.reset();
   if (is_new) recount();
 }
@@ -124,8 +115,17 @@ std::vector<std::size_t> State::ancestry(std::size_t dataset) const {
   return found;
 }
 
-std::vector<Account*> State::accounts_of(const Run& run) {
+Account* State::account_of(const BudgetLimit& limit) {
+  Dataset* owner = find_dataset(limit.dataset);
+  if (owner == nullptr) return nullptr;
+  const auto account = std::find_if(owner->accounts.begin(), owner->accounts.end(),
+                                    [&](const Account& candidate) { return candidate.is_of(limit); });
+  return account == owner->accounts.end() ? nullptr : &*account;
+}
+
+std::vector<Account*> State::accounts_of(Run& run) {
   std::vector<Account*> accounts;
+  if (run.cap) accounts.push_back(&*run.cap);
   for (const std::size_t position : ancestry(run.dataset)) {
     for (Account& account : datasets[position].accounts) {
       if (account.covers(run.record.info)) accounts.push_back(&account);
@@ -148,8 +148,7 @@ std::vector<EventEntry::Place> State::places_of(const Run& run, const std::strin
 void State::recount() {
   for (Dataset& dataset : datasets) {
     for (Account& account : dataset.accounts) {
-      account.tally = {};
-      account.gate.reset();
+      account.clear();
     }
   }
   std::vector<std::int64_t> sequences;
@@ -159,7 +158,9 @@ void State::recount() {
     EventEntry& entry = event_entries[number];
     const Use& use = runs[entry.run].tally.use(entry.run_use);
     entry.places = places_of(runs[entry.run], use.key, use.event);
-    for (const auto& place : entry.places) account_at(place).tally.add(place.use, use.count);
+    for (const auto& place : entry.places) {
+      for (const auto& [day, count] : entry.days) account_at(place).spend(place.use, count, day);
+    }
   }
 }
 
@@ -195,8 +196,10 @@ void State::apply_dataset(const Entry& entry) {
 }
 
 void State::apply_record(const Entry& entry) {
-  if (schema < 2) nonsense("its kind is newer than the ledger");
   const LedgerRecord record = decode_record(entry.kind, entry.payload);
+  if (schema < needed_schema(record)) nonsense("its kind is newer than the ledger");
+  if (entry.kind == "audit") return apply_audit(entry, record);
+  access.apply(record, entry.sequence, entry.time);
   if (entry.kind == "moved") moved = true;
   if (entry.kind == "arrived" && !std::exchange(moved, false)) nonsense("nothing was under way");
   if (entry.kind == "repair") repaired.insert(record.fields.at("hash"));
@@ -212,6 +215,7 @@ void State::apply_run(const Entry& entry) {
   run.record.status = "running";
   run.record.sequence = entry.sequence;
   run.record.started = entry.time;
+  run.cap = cover_.cap_of(access);
   datasets[run.dataset].is_known = true;
   datasets[run.dataset].runs.push_back(runs.size());
   runs.push_back(std::move(run));
@@ -227,10 +231,11 @@ void State::apply_event(const Entry& entry) {
   described.run = position;
   described.run_use = run.tally.position(key, payload.event);
   described.places = places_of(run, key, payload.event);
+  if (run.cap) described.cap_use = run.cap->tally.position(key, payload.event);
 }
 
 void State::apply_charge(const Entry& entry) {
-  spend(described(decode_charge(entry.payload).event_sequence), 1);
+  spend(described(decode_charge(entry.payload).event_sequence), 1, day_of(entry.time));
 }
 
 EventEntry& State::described(std::int64_t event_sequence) {
@@ -239,24 +244,21 @@ EventEntry& State::described(std::int64_t event_sequence) {
   return found->second;
 }
 
-void State::spend(const EventEntry& place, std::int64_t count) {
+void State::spend(EventEntry& place, std::int64_t count, std::int64_t day) {
   Run& run = runs[place.run];
   if (run.record.finished) nonsense("its run was finished before");
   run.tally.add(place.run_use, count);
   run.record.steps += count;
-  for (const auto& where : place.places) {
-    Account& account = account_at(where);
-    account.tally.add(where.use, count);
-    const Use& use = account.tally.use(where.use);
-    if (account.budget) account.gate.spend(use.event, use.key, count);
-  }
+  place.days[day] += count;
+  if (run.cap) run.cap->spend(place.cap_use, count, day);
+  for (const auto& where : place.places) account_at(where).spend(where.use, count, day);
 }
 
 void State::apply_reserve(const Entry& entry) {
   if (schema < 2) nonsense("its kind is newer than the ledger");
   ReservePayload payload = decode_reserve(entry.payload);
-  const EventEntry& place = described(payload.event_sequence);
-  spend(place, payload.count);
+  EventEntry& place = described(payload.event_sequence);
+  spend(place, payload.count, day_of(entry.time));
   Run& run = runs[place.run];
   // A holder asks for more of the same only when what it had is used up.
   for (const std::int64_t sequence : std::vector(run.open_reservations)) {
@@ -265,7 +267,7 @@ void State::apply_reserve(const Entry& entry) {
   }
   run.record.reserved += payload.count;
   run.open_reservations.push_back(entry.sequence);
-  reservations[entry.sequence] = {payload.event_sequence, payload.count, std::move(payload.holder), true};
+  reservations[entry.sequence] = {payload.event_sequence, payload.count, std::move(payload.holder), day_of(entry.time), true};
 }
 
 void State::close(Run& run, std::int64_t reservation) {
@@ -283,14 +285,16 @@ void State::apply_settle(const Entry& entry) {
   if (found == reservations.end() || !found->second.open) nonsense("it settles a block that is not open");
   Reservation& reservation = found->second;
   if (payload.used < 0 || payload.used > reservation.count) nonsense("it uses another number of steps than the block has");
-  const EventEntry& place = event_entries.at(reservation.event_sequence);
+  EventEntry& place = event_entries.at(reservation.event_sequence);
   Run& run = runs[place.run];
   if (run.record.finished) nonsense("its run was finished before");
   const std::int64_t unused = reservation.count - payload.used;
   close(run, payload.reservation);
   reservation.count = payload.used;
   run.tally.add(place.run_use, -unused);
-  for (const auto& where : place.places) account_at(where).tally.add(where.use, -unused);
+  place.days[reservation.day] -= unused;
+  if (run.cap) run.cap->give_back(place.cap_use, unused, reservation.day);
+  for (const auto& where : place.places) account_at(where).give_back(where.use, unused, reservation.day);
   run.record.steps -= unused;
 }
 

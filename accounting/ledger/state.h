@@ -4,54 +4,22 @@
 
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <optional>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
 #include <vector>
 
+#include "accounting/access/access_state.h"
 #include "accounting/event.h"
+#include "accounting/ledger/account.h"
 #include "accounting/ledger/chain.h"
+#include "accounting/ledger/cover.h"
 #include "accounting/ledger/dataset_info.h"
-#include "accounting/ledger/gate.h"
 #include "accounting/ledger/records.h"
 
 namespace hushgrad::ledger {
-
-/// An event and how often it was charged.
-struct Use {
-  std::string key;  // canonical JSON of the event
-  Event event;
-  std::int64_t count = 0;
-};
-
-/// Distinct events in order of first use.
-class Tally {
- public:
-  /// Position of the event in uses(); a new one starts at count 0.
-  std::size_t position(const std::string& key, const Event& event);
-  const Use& use(std::size_t position) const { return uses_[position]; }
-  void add(std::size_t position, std::int64_t count) { uses_[position].count += count; }
-  /// count must not pass what the event has.
-  void take_away(const std::string& key, std::int64_t count) { uses_[positions_.at(key)].count -= count; }
-  /// A composition that holds each event that happened once, with its count.
-  Event composed() const;
-
- private:
-  std::vector<Use> uses_;
-  std::unordered_map<std::string, std::size_t> positions_;
-};
-
-/// What some runs spend together, and the cap on it. Without purpose and actor: all runs.
-struct Account {
-  std::string purpose, actor;
-  std::optional<Budget> budget;
-  Tally tally;
-  BudgetGate gate;
-  bool covers(const RunInfo& info) const {
-    return (purpose.empty() || purpose == info.purpose) && (actor.empty() || actor == info.actor);
-  }
-};
 
 struct Dataset {
   std::string name;
@@ -68,6 +36,7 @@ struct Run {
   Tally tally;
   std::unordered_map<std::string, std::int64_t> event_entries;  // key -> sequence of the entry that describes it
   std::vector<std::int64_t> open_reservations;                  // their sequences
+  std::optional<Account> cap;  // of this run alone, where the policy has one
 };
 
 /// Where a charge of one event entry is counted.
@@ -77,7 +46,9 @@ struct EventEntry {
   };
   std::size_t run = 0;
   std::size_t run_use = 0;
+  std::size_t cap_use = 0;
   std::vector<Place> places;
+  std::map<std::int64_t, std::int64_t> days;  // day -> how often it was charged, for budgets with a period
 };
 
 /// A block of steps that was reserved at once.
@@ -85,6 +56,7 @@ struct Reservation {
   std::int64_t event_sequence = 0;
   std::int64_t count = 0;  // what is spent of it: all, until its holder says that less was used
   std::string holder;
+  std::int64_t day = 0;
   bool open = true;  // nobody has said yet how many were used
 };
 
@@ -103,13 +75,20 @@ class State {
   std::unordered_map<std::int64_t, Reservation> reservations;   // by sequence
   std::int64_t schema = 0;
   bool moved = false;  // to another place, which this copy does not know to be
+  AccessState access;
+  /// Signatures up to here were checked by this user before; see Session::recall().
+  std::int64_t trusted = 0;
   std::unordered_set<std::string> repaired;  // hashes of entries that were lost, which two people took note of
 
   Dataset* find_dataset(const std::string& name);
   Run* find_run(const std::string& run_id);
   /// Those that a charge of the run has to pass: of its dataset and of all that this one was made from.
-  std::vector<Account*> accounts_of(const Run& run);
+  std::vector<Account*> accounts_of(Run& run);
   Account& account_at(const EventEntry::Place& place) { return datasets[place.dataset].accounts[place.account]; }
+  /// The cap that this limit would replace.
+  Account* account_of(const BudgetLimit& limit);
+  /// What writing this entry needs with access rules; nothing for what needs no decision of its own.
+  std::optional<Need> need_of(std::string_view kind, const std::string& payload);
   /// Why the dataset cannot have these parents; empty when it can.
   std::string family_fault(const DatasetInfo& info) const;
   /// The dataset and all that it was made from, by position.
@@ -125,7 +104,7 @@ class State {
   void apply_reserve(const Entry& entry);
   void apply_settle(const Entry& entry);
   void apply_migration(const Entry& entry);
-  void spend(const EventEntry& place, std::int64_t count);
+  void spend(EventEntry& place, std::int64_t count, std::int64_t day);
   EventEntry& described(std::int64_t event_sequence);
   void close(Run& run, std::int64_t reservation);
   void apply_dataset(const Entry& entry);
@@ -135,9 +114,13 @@ class State {
   std::vector<EventEntry::Place> places_of(const Run& run, const std::string& key, const Event& event);
   void apply_refusal(const Entry& entry);
   void apply_finish(const Entry& entry);
+  void apply_audit(const Entry& entry, const LedgerRecord& record);
+  void check_cover(const Entry& entry);
+  Need need_of_run(const std::string& run_id);
   std::size_t dataset_position(const std::string& name);
   std::size_t known_run(const std::string& run_id) const;
 
+  Cover cover_;
   std::unordered_map<std::string, std::size_t> dataset_positions_;
   std::unordered_map<std::string, std::size_t> run_positions_;
 };
