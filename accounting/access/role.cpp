@@ -1,7 +1,6 @@
 #include "accounting/access/role.h"
 
 #include <algorithm>
-#include <initializer_list>
 
 namespace hushgrad {
 namespace {
@@ -9,7 +8,7 @@ namespace {
 struct ActionRow {
   Action action;
   const char* name;
-  std::initializer_list<Role> roles;
+  std::vector<Role> roles;
   bool approval;
   bool session;
 };

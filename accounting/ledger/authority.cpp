@@ -163,7 +163,11 @@ std::optional<Denied> Authority::settle(const State& state, Batch& batch, const 
 std::optional<Denied> Authority::act(State& state, Batch& batch, const std::vector<Item>& items) {
   const std::lock_guard lock(mutex_);
   if (!state.access.on()) {
-    for (const Item& item : items) batch.append_as_it_is(item.kind, item.payload);
+    AccessState trial = state.access;
+    for (const Item& item : items) {
+      if (is_record(item.kind)) trial.apply(decode_record(item.kind, item.payload), batch.sequence() + 1, batch.now());
+      batch.append_as_it_is(item.kind, item.payload);
+    }
     return std::nullopt;
   }
   const auto need = state.need_of(items.front().kind, items.front().payload);

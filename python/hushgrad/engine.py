@@ -17,11 +17,12 @@ from torch import nn
 from torch.optim import LBFGS, Optimizer
 from torch.utils.data import DataLoader, IterableDataset
 
-from hushgrad import _torch, accounting, checkpoint
+from hushgrad import _core, _torch, accounting, checkpoint
 from hushgrad.backward import watch_losses
 from hushgrad.errors import HushgradError, InvalidArgument, InvalidState, LedgerError, PrivacyViolation, Unsupported
 from hushgrad.independence import check_forward, check_inputs, check_modules
 from hushgrad.keys import Keyring
+from hushgrad.signing import SigningKey
 from hushgrad.insecure_seed import InsecureSeed
 from hushgrad.loader import (
     Announced,
@@ -253,6 +254,8 @@ class PrivacyEngine:
         dataset: name of the data set whose budget is spent, letters, digits and ``._:@/-``; default "default".
         purpose, actor: recorded with the run; actor defaults to the login name.
         keyring: a Keyring or its path, for checkpoints.
+        identity: a ``hushgrad.signing.SigningKey`` or its path, that proves who trains. A ledger with access rules
+            (``docs/access.md``) asks for it, and then actor defaults to whose key it is. ``Denied`` when training may not begin.
     """
 
     def __init__(
@@ -263,15 +266,19 @@ class PrivacyEngine:
         purpose: str | None = None,
         actor: str | None = None,
         keyring: Keyring | str | os.PathLike[str] | None = None,
+        identity: SigningKey | str | os.PathLike[str] | None = None,
     ) -> None:
         if accountant not in ("pld", "rdp"):
             raise InvalidArgument(f'[PrivacyEngine] Expected accountant "pld" or "rdp", received {accountant!r}.')
         self.accountant = accountant
         self.dataset = dataset or "default"
         self.purpose = purpose or ""
-        self.actor = actor if actor is not None else _login_name()
         self.keyring = keyring
         self._ledger = _torch.LedgerHandle(os.fspath(ledger) if ledger is not None else "hushgrad.ledger.db")
+        if identity is not None:
+            key = identity if isinstance(identity, SigningKey) else SigningKey.load(identity)
+            self._ledger.identify(_core.identity_capsule(key._core))
+        self.actor = actor if actor is not None else self._ledger.actor() or _login_name()
         self._sessions: list[PrivateSession] = []
         self._settled_at_exit = weakref.finalize(self, _settle, self._ledger)
 

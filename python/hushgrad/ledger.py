@@ -17,10 +17,12 @@ from functools import lru_cache
 from typing import Any
 
 import hushgrad._core as _core
+from hushgrad.access import LedgerAccess
 from hushgrad.accounting import DpEvent, event_from_json
 from hushgrad.errors import HushgradError, InvalidArgument
+from hushgrad.signing import SigningKey
 
-__all__ = ["Budget", "Dataset", "Entry", "Head", "Ledger", "Record", "Run", "Step", "Verdict", "make_note_keys"]
+__all__ = ["Budget", "BudgetStatus", "Dataset", "Entry", "Head", "Ledger", "Record", "Run", "Step", "Verdict", "make_note_keys"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
@@ -48,7 +50,25 @@ class Budget:
     purpose: str = ""
     """Only runs with this purpose count; empty: all."""
     actor: str = ""
-    """Only runs of this actor, a person or a team, count; empty: all."""
+    """Only runs of this actor count; empty: all."""
+    team: str = ""
+    """Only runs of this team count; empty: all."""
+    period: str = ""
+    """Only what was charged in it counts: "month", "quarter", "year" (calendar, UTC) or the last days, "30d"; empty: always."""
+
+
+@dataclass(frozen=True)
+class BudgetStatus:
+    """A budget and what it counts now."""
+
+    budget: Budget
+    lower: float
+    """Of epsilon at the budget's delta."""
+    upper: float
+    warns: bool
+    """``upper`` has reached the warning level."""
+    since: datetime | None
+    """Begin of the period; None: all counts."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +122,7 @@ class Run:
     finished: datetime | None
     reserved: int
     """Of ``steps``: in blocks that nobody has accounted for, because their process still trains, or died. They are spent."""
+    team: str = ""
 
 
 @dataclass(frozen=True)
@@ -151,16 +172,25 @@ class Verdict:
         return self.ok
 
 
-class Ledger:
+class Ledger(LedgerAccess):
     """A ledger file, made (readable by its owner only) when there is none and ``create`` holds.
 
     ``":memory:"`` is a ledger that dies with the object; ``durable`` is then False. Raises ``LedgerError`` for a file
     that is no ledger, is empty or newer than this version, for symbolic and hard links, and for network and user-space
-    file systems. Thread-safe. An object that crossed ``fork()`` raises ``LedgerError``: open the ledger again.
+    file systems. ``identity``: the key of whoever acts, for a ledger with access rules (:meth:`identify`).
+    Thread-safe. An object that crossed ``fork()`` raises ``LedgerError``: open the ledger again.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, create: bool = True) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        create: bool = True,
+        identity: SigningKey | str | os.PathLike[str] | None = None,
+    ) -> None:
         self._handle = _core.Ledger(os.fspath(path), create)
+        if identity is not None:
+            self.identify(identity)
         self._settled_at_exit = weakref.finalize(self, _settle, self._handle)
 
     def __repr__(self) -> str:
@@ -191,15 +221,18 @@ class Ledger:
         actor: str = "",
         warning: float = 0.0,
         set_by: str = "",
+        team: str = "",
+        period: str = "",
     ) -> None:
         """Cap the dataset: finite ``epsilon`` >= 0, ``delta`` in (0, 1). The newest budget wins, all stay on record.
 
-        With ``purpose`` or ``actor`` only the runs with that purpose, or of that person or team, count. Every cap that
+        With ``purpose``, ``actor`` or ``team`` only their runs count; with ``period`` ("month", "quarter", "year" of the
+        calendar, or the last days as "30d") only what was charged in it. Every cap that
         covers a run holds for it: those of its dataset and those of every dataset this one was made from. ``warning``:
         epsilon from which people should be told. A budget below what is spent already is legal and refuses every further
         charge that spends.
         """
-        self._handle.set_budget(dataset, epsilon, delta, purpose, actor, warning, set_by)
+        self._handle.set_budget(dataset, epsilon, delta, purpose, actor, warning, set_by, team, period)
 
     def budget(self, dataset: str) -> Budget | None:
         """The budget over all runs, None without one."""
@@ -210,6 +243,13 @@ class Ledger:
         """All budgets in force on the dataset itself."""
         return [_budget(row) for row in self._handle.budgets(dataset)]
 
+    def budget_status(self, dataset: str) -> list[BudgetStatus]:
+        """The same with what each of them counts now."""
+        return [
+            BudgetStatus(_budget(row), lower, upper, warns, _time(since) if since else None)
+            for row, lower, upper, warns, since in self._handle.budget_status(dataset)
+        ]
+
     def describe_dataset(self, info: Dataset) -> None:
         """Say what the data is. The newest description holds; parents can be added, never taken away.
 
@@ -217,18 +257,7 @@ class Ledger:
         and leaves an audit entry. The largest time the ledger ever saw counts. Raises ``InvalidArgument`` for parents
         that are unknown, missing, or made from this dataset.
         """
-        retention = 0 if info.retention is None else _microseconds(info.retention)
-        self._handle.describe_dataset(
-            info.dataset,
-            info.unit,
-            info.adjacency,
-            info.size_class,
-            list(info.purposes),
-            retention,
-            list(info.parents),
-            info.transformation,
-            info.actor,
-        )
+        self._handle.describe_dataset(*dataset_row(info))
 
     def dataset(self, dataset: str) -> Dataset | None:
         """The description in force, None without one."""
@@ -243,7 +272,8 @@ class Ledger:
         """Keep a paper; returns its sequence. Kinds and fields, all of which are required:
 
         release (actor, artifact, digest, run), approval (action, actor, reason, subject), policy (actor, digest, policy,
-        version), audit (action, actor, decision, policy, reason, subject), repair (first, hash, reason, second, sequence).
+        version), audit (action, actor, decision, policy, reason, subject). Papers open nothing; what does has a method of
+        its own (:meth:`release`, :meth:`grant`, :meth:`publish_policy`, ...).
         """
         return self._handle.record(kind, fields)
 
@@ -252,11 +282,18 @@ class Ledger:
         return [Record(name, fields, sequence, _time(time)) for name, fields, sequence, time in self._handle.records(kind)]
 
     def begin_run(
-        self, *, dataset: str, purpose: str = "", actor: str = "", plan: Mapping[str, Any] | None = None
+        self,
+        *,
+        dataset: str,
+        purpose: str = "",
+        actor: str = "",
+        plan: Mapping[str, Any] | None = None,
+        team: str = "",
     ) -> str:
         """Record who is about to train and return the run id. Spends nothing. ``plan``: JSON values, never a secret.
 
-        Names are UTF-8 of at most 256 bytes without control characters or outer spaces; ``dataset`` is not empty.
+        Names are UTF-8 of at most 256 bytes without control characters or outer spaces; ``dataset`` is not empty. With access
+        rules actor and team are those of the identified key, and ``Denied`` says what the rules do not allow.
         """
         try:
             text = json.dumps(dict(plan or {}), allow_nan=False)
@@ -265,7 +302,7 @@ class Ledger:
                 f"[ledger] Expected a plan of JSON values, received one that is not: {error}. Use text, finite numbers, "
                 "lists and dictionaries."
             ) from error
-        return str(self._handle.begin_run(dataset, purpose, actor, text))
+        return str(self._handle.begin_run(dataset, purpose, actor, text, team))
 
     def charge(self, run: str, event: DpEvent) -> None:
         """Record that ``event`` is about to happen, durably. Call it before noise is added.
@@ -368,7 +405,10 @@ class Ledger:
         return Ledger._of(self._handle.move_to(os.fspath(path), actor))
 
     def export(self) -> Iterator[str]:
-        """One line of JSON an entry, as stored. The hash of each covers the others, so a line that was changed shows."""
+        """One line of JSON an entry, as stored. The hash of each covers the others, so a line that was changed shows.
+
+        With access rules an officer or auditor may, on record."""
+        self._handle.authorise_export()
         for entry in self.entries():
             yield json.dumps(
                 {
@@ -445,9 +485,25 @@ def _microseconds(time: datetime) -> int:
     return (time - _EPOCH) // timedelta(microseconds=1)
 
 
+def dataset_row(info: Dataset) -> tuple[str, str, str, str, list[str], int, list[str], str, str]:
+    """A description as it crosses into C++."""
+    retention = 0 if info.retention is None else _microseconds(info.retention)
+    return (
+        info.dataset,
+        info.unit,
+        info.adjacency,
+        info.size_class,
+        list(info.purposes),
+        retention,
+        list(info.parents),
+        info.transformation,
+        info.actor,
+    )
+
+
 def _budget(row: tuple[Any, ...]) -> Budget:
-    epsilon, delta, sequence, time, warning, purpose, actor = row
-    return Budget(epsilon, delta, sequence, _time(time), warning, purpose, actor)
+    epsilon, delta, sequence, time, warning, purpose, actor, team, period = row
+    return Budget(epsilon, delta, sequence, _time(time), warning, purpose, actor, team, period)
 
 
 def _settle(handle: _core.Ledger) -> None:
@@ -458,7 +514,7 @@ def _settle(handle: _core.Ledger) -> None:
 
 
 def _run(row: tuple[Any, ...]) -> Run:
-    run_id, dataset, purpose, actor, plan, status, steps, refusals, sequence, started, finished, reserved = row
+    run_id, dataset, purpose, actor, plan, status, steps, refusals, sequence, started, finished, reserved, team = row
     return Run(
         run_id,
         dataset,
@@ -472,4 +528,5 @@ def _run(row: tuple[Any, ...]) -> Run:
         _time(started),
         None if finished is None else _time(finished),
         reserved,
+        team,
     )

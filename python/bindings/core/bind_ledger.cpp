@@ -15,7 +15,7 @@ using Unlocked = py::call_guard<py::gil_scoped_release>;
 std::optional<py::tuple> row(const std::optional<Budget>& budget) {
   if (!budget) return std::nullopt;
   return py::make_tuple(budget->epsilon, budget->delta, budget->sequence, budget->time, budget->warning, budget->purpose,
-                        budget->actor);
+                        budget->actor, budget->team, budget->period);
 }
 
 py::tuple row(const Budget& budget) { return *row(std::optional(budget)); }
@@ -32,7 +32,7 @@ std::optional<py::tuple> row(const std::optional<DatasetInfo>& info) {
 
 py::tuple row(const RunRecord& run) {
   return py::make_tuple(run.run_id, run.info.dataset, run.info.purpose, run.info.actor, run.info.plan_json, run.status,
-                        run.steps, run.refusals, run.sequence, run.started, run.finished, run.reserved);
+                        run.steps, run.refusals, run.sequence, run.started, run.finished, run.reserved, run.info.team);
 }
 
 py::tuple row(const StepRecord& step) {
@@ -61,6 +61,8 @@ auto unlocked(Body&& body) {
 
 }  // namespace
 
+void bind_access(py::module_& m, py::class_<Ledger, std::shared_ptr<Ledger>>& ledger);
+
 void bind_ledger(py::module_& m) {
   m.def("make_note_keys", [](const std::string& name) {
     const NoteKeys keys = make_note_keys(name);
@@ -76,15 +78,17 @@ void bind_ledger(py::module_& m) {
     return py::make_tuple(head.sequence, head.hash);
   });
   using Name = std::optional<std::string>;
-  py::class_<Ledger, std::shared_ptr<Ledger>>(m, "Ledger", "The budget ledger; use hushgrad.ledger.Ledger instead.")
+  py::class_<Ledger, std::shared_ptr<Ledger>> ledger(m, "Ledger", "The budget ledger; use hushgrad.ledger.Ledger instead.");
+  bind_access(m, ledger);
+  ledger
       .def(py::init(&Ledger::open), py::arg("path"), py::arg("create") = true, Unlocked())
       .def_property_readonly("path", &Ledger::path)
       .def_property_readonly("durable", &Ledger::durable)
       .def("id", &Ledger::id, Unlocked())
       .def("set_budget",
            [](Ledger& self, std::string dataset, double epsilon, double delta, std::string purpose, std::string actor,
-              double warning, std::string set_by) {
-             self.set_budget({dataset, epsilon, delta, purpose, actor, warning, set_by});
+              double warning, std::string set_by, std::string team, std::string period) {
+             self.set_budget({dataset, epsilon, delta, purpose, actor, warning, set_by, team, period});
            },
            Unlocked())
       .def("budgets", [](Ledger& self, const std::string& name) { return rows(unlocked([&] { return self.budgets(name); })); })
@@ -105,8 +109,8 @@ void bind_ledger(py::module_& m) {
       .def("records", [](Ledger& self, const std::string& kind) { return rows(unlocked([&] { return self.records(kind); })); })
       .def("budget", [](Ledger& self, const std::string& name) { return row(unlocked([&] { return self.budget(name); })); })
       .def("begin_run",
-           [](Ledger& self, std::string dataset, std::string purpose, std::string actor, std::string plan_json) {
-             return unlocked([&] { return self.begin_run({dataset, purpose, actor, plan_json}); });
+           [](Ledger& self, std::string dataset, std::string purpose, std::string actor, std::string plan_json, std::string team) {
+             return unlocked([&] { return self.begin_run({dataset, purpose, actor, plan_json, team}); });
            })
       .def("charge",
            [](Ledger& self, const std::string& run_id, const std::string& event_json) {

@@ -3,6 +3,7 @@
 #include <torch/csrc/utils/pybind.h>
 
 #include "bind_errors.h"
+#include "bind_identity.h"
 #include "dpcore/error.h"
 #include "torch_ext/private_training.h"
 
@@ -29,6 +30,8 @@ void bind_ledger_handle(py::module_& m) {
       .def_property_readonly("durable", [](const LedgerHandle& h) { return h.ledger->durable(); })
       .def("head", [](const LedgerHandle& h) { auto head = h.ledger->head(); return std::make_pair(head.sequence, head.hash); })
       .def("expect", [](const LedgerHandle& h, std::int64_t sequence, const std::string& hash) { return h.ledger->expect({sequence, hash}); })
+      .def("identify", [](const LedgerHandle& h, const py::object& capsule) { h.ledger->identify(identity_in(capsule)); }, py::arg("capsule"))
+      .def("actor", [](const LedgerHandle& h) { return h.ledger->actor(); }, Unlocked())
       .def("settle", [](const LedgerHandle& h) { h.ledger->settle(); }, Unlocked())
       .def("contains", [](const LedgerHandle& h, std::int64_t sequence, const std::string& hash) { return h.ledger->contains({sequence, hash}); })
       .def("spent", [](const LedgerHandle& h, const std::string& dataset, double delta) { return pair(h.ledger->spent(dataset, delta)); }, Unlocked())

@@ -19,6 +19,9 @@ _COMMANDS = {
     },
     "Budgets": {
         "ledger": ("hushgrad.cli.ledger", "Make a ledger, cap a dataset, and read what was spent."),
+        "access": ("hushgrad.cli.access", "Say who may do what in a ledger: actors, grants, break-glass."),
+        "policy": ("hushgrad.cli.policy", "Write, check, try, sign and publish the policy of a ledger."),
+        "approve": ("hushgrad.cli.approve", "Ask for what takes a second person, sign it, and carry it out."),
         "report": ("hushgrad.cli.report", "Reports what was spent and what is left."),
         "verify": ("hushgrad.cli.verify", "Check a report: digest, signature, chain head, and that its pages show what it holds."),
     },

@@ -274,7 +274,7 @@ TEST(LedgerMigration, AnOlderLedgerOpensAndIsMarkedWithItsFirstNewEntry) {
   EXPECT_EQ(ledger->run(run).steps, 1);
   EXPECT_EQ(ledger::Database(path).integer("PRAGMA user_version"), 1);  // reading changes nothing
   ledger->charge_step(run, kStep);
-  EXPECT_EQ(ledger::Database(path).integer("PRAGMA user_version"), 2);
+  EXPECT_EQ(ledger::Database(path).integer("PRAGMA user_version"), 3);
   EXPECT_EQ(ledger->entries(5, 1).at(0).kind, "migration");
   EXPECT_EQ(ledger->run(run).steps, 2);
   EXPECT_TRUE(ledger->verify().ok) << ledger->verify().reason;

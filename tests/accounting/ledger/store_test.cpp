@@ -15,63 +15,23 @@
 #include "accounting/accountants/accountant.h"
 #include "accounting/calibrate.h"
 #include "accounting/ledger/ledger.h"
-#include "accounting/ledger/postgres_server.h"
+#include "accounting/ledger/engines.h"
 #include "accounting/ledger/postgres_store.h"
-#include "accounting/ledger/raw_sqlite.h"
 #include "accounting/ledger/temporary_folder.h"
 #include "dpcore/error.h"
 
 namespace hushgrad {
 namespace {
 
-using ledger_test::PostgresServer;
 using ledger_test::TemporaryFolder;
 
 constexpr double kDelta = 1e-5;
 const Event kStep = Event::gaussian(20);
 
-PostgresServer& server() {
-  static PostgresServer one;
-  return one;
-}
+using ledger_test::Engine;
+using ledger_test::server;
 
-enum class Engine { sqlite, postgres };
-
-class LedgerStore : public testing::TestWithParam<Engine> {
- protected:
-  void SetUp() override {
-    if (GetParam() == Engine::sqlite) {
-      path_ = folder_ / "l.db";
-      return;
-    }
-    if (!server().why_not().empty()) GTEST_SKIP() << "PostgreSQL is not tested: " << server().why_not();
-    static int number = 0;
-    database_ = "ledger" + std::to_string(++number);
-    path_ = server().make_database(database_);
-    try {
-      ledger::open_postgres_store("postgresql://127.0.0.1:1/none", false, {});
-    } catch (const Unsupported&) {
-      GTEST_SKIP() << "PostgreSQL is not tested: this build has no libpq";
-    } catch (const LedgerError&) {
-    }
-  }
-  bool is_sqlite() const { return GetParam() == Engine::sqlite; }
-  std::string begin(Ledger& ledger) { return ledger.begin_run({"mimic", "", "", ""}); }
-  /// As somebody who owns the storage: guards are put aside for the edit.
-  void edit(const std::string& sql) {
-    if (is_sqlite()) return ledger_test::edit_unguarded(path_, sql);
-    ASSERT_TRUE(server().sql(database_, "ALTER TABLE hushgrad.entry DISABLE TRIGGER ALL; SET search_path = hushgrad; " + sql +
-                                            "; ALTER TABLE hushgrad.entry ENABLE TRIGGER ALL;"))
-        << server().log();
-  }
-  bool try_sql(const std::string& sql) {
-    if (is_sqlite()) return ledger_test::run_sql(path_, sql).empty();
-    return server().sql(database_, "SET search_path = hushgrad; " + sql);
-  }
-
-  TemporaryFolder folder_;
-  std::string path_, database_;
-};
+class LedgerStore : public ledger_test::OnBothEngines {};
 
 TEST_P(LedgerStore, KeepsWhatWasChargedForWhoeverOpensItNext) {
   std::string run;
@@ -297,8 +257,7 @@ TEST_P(LedgerStore, ABadExportIsNotImported) {
   EXPECT_THROW(Ledger::import(path_, another->entries()), LedgerError);
 }
 
-INSTANTIATE_TEST_SUITE_P(Engines, LedgerStore, testing::Values(Engine::sqlite, Engine::postgres),
-                         [](const auto& info) { return info.param == Engine::sqlite ? "Sqlite" : "Postgres"; });
+INSTANTIATE_TEST_SUITE_P(Engines, LedgerStore, testing::Values(Engine::sqlite, Engine::postgres), ledger_test::engine_name);
 
 class PostgresLedger : public LedgerStore {};
 INSTANTIATE_TEST_SUITE_P(Engine, PostgresLedger, testing::Values(Engine::postgres), [](const auto&) { return "Postgres"; });
