@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import hushgrad._core as _core
 from hushgrad.approval import Approval, Operation
-from hushgrad.errors import InvalidArgument
+from hushgrad.errors import Denied, InvalidArgument
 from hushgrad.signing import PublicKey, SigningKey
 
 if TYPE_CHECKING:
@@ -243,9 +243,9 @@ class LedgerAccess:
 
         return self._handle.propose_dataset(*dataset_row(info))
 
-    def propose_record(self, kind: str, **fields: str) -> tuple[str, dict[str, str]]:
+    def propose_record(self, kind: str, fields: Mapping[str, str]) -> tuple[str, dict[str, str]]:
         """(action, scope) of an :class:`Operation` about a release, a repair or a move."""
-        return self._handle.propose_record(kind, fields)
+        return self._handle.propose_record(kind, dict(fields))
 
     def break_glass(self, action: str, *, dataset: str = "*", reason: str, duration: timedelta = timedelta(minutes=15)) -> int:
         """Open ``action`` for yourself without a missing approval and against the policy, for a while.
@@ -289,6 +289,10 @@ class LedgerAccess:
         """Carry out what was approved, once. Raises ``Denied`` when the approvals do not hold."""
         if operation.action not in _APPLY:
             raise InvalidArgument(f"[approve] Expected one of {', '.join(_APPLY)}, received {operation.action!r}.")
+        if any(record.fields.get("operation") == operation.text for record in self.records("approval")):  # type: ignore[attr-defined]
+            error = Denied("[approve] Expected an operation that was not carried out, received one that was. Ask again.")
+            error.reason = "replayed"
+            raise error
         self.present(operation, approvals)
         _APPLY[operation.action](self, dict(operation.scope), operation.reason)
 
@@ -327,7 +331,7 @@ def _model_fields(fields: Mapping[str, str]) -> dict[str, str]:
 def _model_scope(ledger: Any, fields: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     whole = _model_fields(fields)
     whole["dataset"] = whole["dataset"] or (ledger.run(whole["run"]).dataset if whole["run"] else "")
-    action, scope = ledger.propose_record("release", actor=ledger.actor, kind="model", **whole)
+    action, scope = ledger.propose_record("release", {"actor": ledger.actor, "kind": "model", **whole})
     return action, scope
 
 
@@ -359,7 +363,7 @@ _SCOPES: dict[str, Any] = {
     "raise_budget": lambda ledger, fields: ledger.propose_budget(**_budget_fields(fields)),
     "add_purpose": lambda ledger, fields: ledger.propose_dataset(_wider(ledger, fields)),
     "export_model": _model_scope,
-    "move": lambda ledger, fields: ledger.propose_record("moved", actor=ledger.actor, to=fields["to"]),
+    "move": lambda ledger, fields: ledger.propose_record("moved", {"actor": ledger.actor, "to": fields["to"]}),
     "repair": _repair_scope,
 }
 _APPLY: dict[str, Any] = {

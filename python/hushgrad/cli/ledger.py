@@ -13,9 +13,11 @@ from typing import Annotated, Any
 
 import typer
 
+from hushgrad.access import digest_of
+from hushgrad.cli.identity import MaybeIdentity, acting
 from hushgrad.cli.output import as_json, print_json, print_line, print_result, print_table, rounded_up
 from hushgrad.errors import InvalidArgument, LedgerError
-from hushgrad.ledger import Dataset, Entry, Ledger, make_note_keys
+from hushgrad.ledger import BudgetStatus, Dataset, Entry, Ledger, make_note_keys
 
 DEFAULT = "hushgrad.ledger.db"
 LedgerPath = Annotated[str, typer.Option("--ledger", help="The ledger: a file, or postgresql://user@host/database.")]
@@ -46,17 +48,21 @@ def set_budget(
     epsilon: Annotated[float, typer.Option(help="Cap of the composed epsilon, finite and >= 0.")],
     delta: Annotated[float, typer.Option(help="Chance at which epsilon may fail, in (0, 1).")],
     purpose: Annotated[str, typer.Option(help="Count only runs with this purpose.")] = "",
-    actor: Annotated[str, typer.Option(help="Count only runs of this person or team.")] = "",
+    actor: Annotated[str, typer.Option(help="Count only runs of this person.")] = "",
+    team: Annotated[str, typer.Option(help="Count only runs of this team.")] = "",
+    period: Annotated[str, typer.Option(help="Count only what is charged in it: month, quarter, year, or the last days: 30d.")] = "",
     warning: Annotated[float, typer.Option(help="Epsilon from which to warn; 0: none.")] = 0.0,
     set_by: Annotated[str, typer.Option("--by", help="Who sets it.")] = "",
+    identity: MaybeIdentity = None,
     ledger: LedgerPath = DEFAULT,
     json: Json = False,
 ) -> None:
     """Cap a dataset, or a part of its runs. The newest budget wins; all stay on record."""
-    opened = Ledger(ledger, create=False)
+    opened = acting(ledger, identity)
     opened.set_budget(
-        dataset=dataset, epsilon=epsilon, delta=delta, purpose=purpose, actor=actor, warning=warning, set_by=set_by
-    )
+        dataset=dataset, epsilon=epsilon, delta=delta, purpose=purpose, actor=actor, warning=warning, set_by=set_by,
+        team=team, period=period,
+    )  # fmt: skip
     _, spent = opened.spent(dataset=dataset, delta=delta)
     document = {"dataset": dataset, "delta": delta, "epsilon": epsilon, "spent_upper": as_json(spent)}
     print_result(json, document, f"budget of {dataset!r}: epsilon {epsilon:g} at delta {delta:g}; spent so far: {rounded_up(spent)}")
@@ -90,9 +96,16 @@ def status(
         print_line("Nothing on record." if dataset is None else f"Nothing on record for {dataset!r}.")
         return
     print_table(("dataset", "budget", "spent", "delta", "runs", "steps", "reserved", "refused"), [_status_cells(row) for row in rows])
+    parts = [(row["dataset"], part) for row in rows for part in row["budgets"] if part["covers"] != "all runs"]
+    if parts:
+        print_table(("dataset", "part", "budget", "spent"), [_part_cells(name, part) for name, part in parts])
     for row in rows:
-        if row["warning"]:
-            print_line(f"{row['dataset']!r} has reached its warning level of {row['warning']:g}.", style="yellow")
+        for part in row["budgets"]:
+            if part["warns"]:
+                print_line(f"{row['dataset']!r}, {part['covers']}: has reached its warning level of {part['warning']:g}.", style="yellow")
+    for glass in opened.access().broken_glasses:
+        if not glass.reviewed:
+            print_line(f"break-glass {glass.sequence} of {glass.actor} waits for a review: hushgrad access list.", style="red")
     if opened.missing():
         print_line("This ledger was put back from an older copy and takes no charge: hushgrad ledger repair.", style="red")
     if any(row["reserved"] for row in rows):
@@ -118,6 +131,7 @@ def _status_row(ledger: Ledger, name: str, delta: float | None) -> dict[str, Any
     runs = ledger.runs(name)
     return {
         "budget": None if budget is None else {"delta": budget.delta, "epsilon": budget.epsilon},
+        "budgets": [_part(status) for status in ledger.budget_status(name)],
         "dataset": name,
         "delta": at,
         "epsilon_lower": None if lower is None else as_json(lower),
@@ -128,6 +142,32 @@ def _status_row(ledger: Ledger, name: str, delta: float | None) -> dict[str, Any
         "steps": sum(run.steps for run in runs),
         "warning": budget.warning if budget and budget.warning and upper is not None and upper >= budget.warning else 0,
     }
+
+
+def _part(status: BudgetStatus) -> dict[str, Any]:
+    budget = status.budget
+    words = [f"{what} {value}" for what, value in (("purpose", budget.purpose), ("actor", budget.actor), ("team", budget.team)) if value]
+    if budget.period:
+        words.append(f"last {budget.period[:-1]} days" if budget.period.endswith("d") else f"this {budget.period}")
+    return {
+        "actor": budget.actor,
+        "covers": ", ".join(words) or "all runs",
+        "delta": budget.delta,
+        "epsilon": budget.epsilon,
+        "epsilon_lower": as_json(status.lower),
+        "epsilon_upper": as_json(status.upper),
+        "period": budget.period,
+        "purpose": budget.purpose,
+        "sequence": budget.sequence,
+        "since": None if status.since is None else status.since.isoformat(),
+        "team": budget.team,
+        "warning": budget.warning,
+        "warns": status.warns,
+    }
+
+
+def _part_cells(name: str, part: dict[str, Any]) -> tuple[str, str, str, str]:
+    return name, part["covers"], f"{part['epsilon']:g} at {part['delta']:g}", rounded_up(float(part["epsilon_upper"]))
 
 
 def _status_cells(row: dict[str, Any]) -> list[str]:
@@ -216,12 +256,13 @@ def describe(
     parent: Annotated[list[str] | None, typer.Option(help="A dataset it was made from; repeat.")] = None,
     transformation: Annotated[str, typer.Option(help="How it was made from them, with a version.")] = "",
     actor: Annotated[str, typer.Option("--by", help="Who says so.")] = "",
+    identity: MaybeIdentity = None,
     ledger: LedgerPath = DEFAULT,
     json: Json = False,
 ) -> None:
     """Say what a dataset is, what it may be used for, and what it was made from."""
     until = None if retention is None else retention.replace(tzinfo=timezone.utc)
-    Ledger(ledger, create=False).describe_dataset(
+    acting(ledger, identity).describe_dataset(
         Dataset(
             dataset, unit, adjacency, size_class, tuple(purpose or ()), until, tuple(parent or ()), transformation, actor
         )
@@ -330,17 +371,48 @@ def witness(
 
 
 @group.command()
+def release(
+    kind: Annotated[str, typer.Argument(help="model, metrics or checkpoint.")],
+    artifact: Annotated[str, typer.Option(help="What leaves: a name.")],
+    file: Annotated[Path | None, typer.Option(help="The file that leaves; its SHA-384 is kept.")] = None,
+    run: Annotated[str, typer.Option(help="Id of the run that made it.")] = "",
+    dataset: Annotated[str, typer.Option(help="Default: that of the run.")] = "",
+    recipient: Annotated[str, typer.Option(help="Who gets it.")] = "",
+    identity: MaybeIdentity = None,
+    ledger: LedgerPath = DEFAULT,
+    json: Json = False,
+) -> None:
+    """Put on record that something leaves, before it does. A model needs an approval where there are access rules."""
+    digest = "" if file is None else digest_of(file)
+    sequence = acting(ledger, identity).release(kind, artifact=artifact, digest=digest, run=run, dataset=dataset, recipient=recipient)
+    print_result(json, {"digest": digest, "sequence": sequence}, f"release {sequence}: {artifact}")
+
+
+@group.command()
+def releases(ledger: LedgerPath = DEFAULT, json: Json = False) -> None:
+    """Show what left."""
+    found = Ledger(ledger, create=False).records("release")
+    if json:
+        print_json([{**row.fields, "sequence": row.sequence, "time": row.time.isoformat()} for row in found])
+        return
+    shown = ("kind", "artifact", "dataset", "actor", "recipient")
+    cells = [(str(row.sequence), f"{row.time:%Y-%m-%d %H:%M:%S}", *(row.fields.get(name, "") for name in shown)) for row in found]
+    print_table(("entry", "time (UTC)", "kind", "what", "dataset", "by", "to"), cells)
+
+
+@group.command()
 def repair(
     first: Annotated[str, typer.Option(help="Who accepts the loss.")],
     second: Annotated[str, typer.Option(help="Who else does.")],
     reason: Annotated[str, typer.Option(help="What happened.")],
     check: Annotated[Path | None, typer.Option(help="A note that this ledger does not fit.")] = None,
     verifier: Annotated[str, typer.Option(help="The public key of whoever signed the note.")] = "",
+    identity: MaybeIdentity = None,
     ledger: LedgerPath = DEFAULT,
     json: Json = False,
 ) -> None:
     """Take a ledger that was put back into use again, by two people. What was spent in the lost copy is unknown."""
-    opened = Ledger(ledger, create=False)
+    opened = acting(ledger, identity)
     if check is not None:
         opened.expect_note(check.read_text(), verifier)
     opened.repair(first=first, second=second, reason=reason)
@@ -348,9 +420,9 @@ def repair(
 
 
 @group.command()
-def export(ledger: LedgerPath = DEFAULT, json: Json = False) -> None:
+def export(identity: MaybeIdentity = None, ledger: LedgerPath = DEFAULT, json: Json = False) -> None:
     """Print every entry as one line of JSON; with --json as one document, which is not for import."""
-    lines = Ledger(ledger, create=False).export()
+    lines = acting(ledger, identity).export()
     if json:
         print_json({"entries": [json_text.loads(line) for line in lines]})
         return
@@ -375,11 +447,12 @@ def import_(
 def move(
     target: Annotated[str, typer.Argument(help="A place without a ledger: a file, or postgresql://user@host/database.")],
     actor: Annotated[str, typer.Option("--by", help="Who moves it.")] = "",
+    identity: MaybeIdentity = None,
     ledger: LedgerPath = DEFAULT,
     json: Json = False,
 ) -> None:
     """Move the ledger, verified; the old place takes no charge any more."""
-    moved = Ledger(ledger, create=False).move_to(target, actor=actor)
+    moved = acting(ledger, identity).move_to(target, actor=actor)
     entries = moved.head().sequence
     print_result(json, {"entries": entries, "path": moved.path}, f"moved {entries} entries to {moved.path}")
 

@@ -34,7 +34,7 @@ class PostgresServer {
   }
   ~PostgresServer() {
     if (why_.empty()) run("pg_ctl -D " + data() + " -m immediate -w stop");
-    if (geteuid() == 0) run_as("rm -rf " + data());
+    if (geteuid() == 0) run_as("rm -rf " + data() + " " + data() + ".old");
   }
 
   /// Empty when it runs; otherwise why it does not.
@@ -42,6 +42,11 @@ class PostgresServer {
   bool start() { return run("pg_ctl -D " + data() + " -w -l " + (folder_ / "log") + " -o \"-k " + folder_.path().string() + " -h '' -c recovery_init_sync_method=syncfs\" start"); }
   /// As a power cut to the server: every connection is lost, nothing is flushed beyond what was promised.
   bool stop_immediately() { return run("pg_ctl -D " + data() + " -m immediate -w stop"); }
+  /// A copy of the stopped server's files, and back: as an older base backup that somebody restores.
+  bool back_up() { return run_as("rm -rf " + data() + ".old") && run_as("cp -a " + data() + " " + data() + ".old"); }
+  bool restore() { return run_as("rm -rf " + data()) && run_as("cp -a " + data() + ".old " + data()); }
+  /// Where it listens.
+  std::string socket() const { return folder_ / ".s.PGSQL.5432"; }
   bool sql(const std::string& database, const std::string& text) {
     std::ofstream(folder_ / "script.sql") << text;
     return run("psql -q -v ON_ERROR_STOP=1 -h " + folder_.path().string() + " -U postgres -d " + database + " -f " + (folder_ / "script.sql"));
