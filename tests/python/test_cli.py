@@ -66,6 +66,8 @@ def test_status(path: str) -> None:
     document = read("ledger", "status", "--ledger", path)
     (row,) = document["datasets"]
     lower, upper = Ledger(path).spent(dataset="ward-7", delta=1e-5)
+    (part,) = row.pop("budgets")
+    assert (part["covers"], part["epsilon"], part["epsilon_upper"], part["since"], part["warns"]) == ("all runs", 1.0, upper, None, False)
     assert row == {
         "budget": {"delta": 1e-5, "epsilon": 1.0},
         "dataset": "ward-7",

@@ -264,10 +264,19 @@ def _part(ledger: Ledger, name: str, budget: Budget, charges: Charges) -> Json:
     counted = [
         run_id
         for run_id in charges.starts
-        if (row := ledger.run(run_id)) and budget.purpose in ("", row.purpose) and budget.actor in ("", row.actor)
+        if (row := ledger.run(run_id))
+        and budget.purpose in ("", row.purpose)
+        and budget.actor in ("", row.actor)
+        and budget.team in ("", row.team)
     ]
-    covered = charges if not (budget.purpose or budget.actor) else charges.of_runs(counted)
-    return {**_budget(budget, covered), "purpose": visible(budget.purpose), "actor": visible(budget.actor)}
+    covered = charges if not (budget.purpose or budget.actor or budget.team) else charges.of_runs(counted)
+    part = {**_budget(budget, covered), "purpose": visible(budget.purpose), "actor": visible(budget.actor)}
+    part |= {"team": visible(budget.team), "period": budget.period}
+    if budget.period:
+        now = next(row for row in ledger.budget_status(name) if row.budget.sequence == budget.sequence)
+        status = "within" if now.upper < budget.epsilon else "used_up" if now.upper == budget.epsilon else "passed"
+        part |= {"spent": to_json(now.upper), "left": max(0.0, budget.epsilon - now.upper), "status": status}
+    return part
 
 
 def _curve(charges: Charges, delta: float) -> list[Json]:

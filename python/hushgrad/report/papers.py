@@ -15,10 +15,10 @@ from hushgrad.report.text import free_text, visible
 Json = dict[str, Any]
 
 NAMES = (
-    "action", "actor", "algorithm", "approver", "artifact", "by", "checkpoint", "dataset", "decision", "digest", "epsilon",
-    "expires", "first", "from", "generation", "grant", "grantee", "hash", "id", "key", "kind", "manifest", "permission",
-    "policy_digest", "role", "run", "second", "sequence", "signer", "state", "status", "subject", "suite", "team", "to",
-    "until", "version",
+    "action", "actor", "algorithm", "approver", "approvers", "artifact", "by", "checkpoint", "dataset", "decision", "digest", "epsilon",
+    "expires", "first", "from", "generation", "glass", "grant", "grantee", "hash", "host", "id", "issuer", "key", "kind", "manifest", "name",
+    "permission", "policy_digest", "recipient", "review_due", "role", "rule", "run", "second", "sequence", "signer", "starts",
+    "state", "status", "subject", "suite", "target", "team", "to", "until", "verdict", "version",
 )  # fmt: skip
 """Fields that hold names, digests and states."""
 
@@ -45,7 +45,7 @@ def read(records: Sequence[Record]) -> Json:
 
 def _paper(record: Record) -> Json:
     fields = {key: _value(value) for key, value in sorted(record.fields.items()) if key in NAMES + FREE_TEXT}
-    what = _squeezed(record.kind + " " + " ".join(str(record.fields.get(key, "")) for key in ("action", "kind", "decision", "role")))
+    what = _squeezed(record.kind + " " + " ".join(str(record.fields.get(key, "")) for key in ("action", "kind", "decision", "role", "rule")))
     decision = str(record.fields.get("decision", "")).lower()
     return {
         "kind": visible(record.kind),

@@ -68,7 +68,7 @@ class CuttingProxy {
         if ((waits[from].revents & (POLLIN | POLLHUP)) == 0) continue;
         const ssize_t got = read(waits[from].fd, bytes, sizeof bytes);
         if (got <= 0 || write(waits[1 - from].fd, bytes, static_cast<std::size_t>(got)) != got) return;
-        const bool commits = from == 0 && std::string_view(bytes, static_cast<std::size_t>(got)).find("COMMIT") != std::string_view::npos;
+        const bool commits = from == 0 && std::string_view(bytes, static_cast<std::size_t>(got)).find(std::string_view("COMMIT\0", 7)) != std::string_view::npos;
         if (commits && cut_after_commit.exchange(false)) {
           ++cuts;
           usleep(200'000);  // long enough for the server to do it
