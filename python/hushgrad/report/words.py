@@ -157,7 +157,8 @@ def _headline(section: Json, upper: float) -> str:
 
 def _spent_figure(section: Json) -> Json:
     budget = section["budget"]
-    spent = round_up(budget["spent"] if budget else section["spent"]["upper"])
+    exact = budget["spent"] if budget else section["spent"]["upper"]
+    spent = "infinite" if to_float(exact) == math.inf else round_up(exact)
     runs, steps = section["runs_total"], section["steps"]
     note = f"by {steps:,} {'step' if steps == 1 else 'steps'} of {runs:,} {'run' if runs == 1 else 'runs'}, failed ones too"
     return {"label": "Spent, at most", "value": spent, "note": note if steps else "no training step was taken"}
