@@ -53,3 +53,4 @@ def test_with_training(tmp_path: Path) -> None:
     assert first.status == "completed" and second.refusals == 1
     assert f"{first.steps} steps were taken" in done.stdout and f"After {second.steps} steps" in done.stdout
     assert f"'{folder}/demo.ledger.db'" in done.stdout
+    assert "bit for bit" in done.stdout and "one changed bit did not open" in done.stdout and "altered" not in "".join(names)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hushgrad.cli.output import Json, as_json, print_json, print_line, print_table, print_text, progress, rounded_up
-from hushgrad.errors import BudgetExceeded, InvalidArgument
+from hushgrad.cli.output import Json, as_json, print_json, print_line, print_text, progress, rounded_up
+from hushgrad.errors import BudgetExceeded, InvalidArgument, SealError
 
 if TYPE_CHECKING:
     from hushgrad.ledger import Ledger
@@ -63,7 +63,7 @@ def demo(
 ) -> None:
     """Show everything once, in a minute: a budget, a private training, a refusal, a sealed checkpoint, a report.
 
-    The patients are made up. Nothing outside the folder is written, and what is in it is listed at the end.
+    The patients are made up. All files are in the folder; outside of it only the head of the ledger is remembered, as of every ledger.
     """
     place = Place(_new_folder(folder))
     say = _Teller(json)
@@ -72,7 +72,7 @@ def demo(
     ledger = _ledger_with_budget(place)
     if trains:
         say.step("A private training", f"A model learns who comes back within a month, for epsilon {TARGET:g}. The loop is ordinary PyTorch.")
-        first, second, accuracy = _train(place, say)
+        first, second, accuracy, reopened, altered = _train(place, say)
         say.fact("accuracy", accuracy, f"{accuracy:.0%} of 1000 other made-up patients are predicted right (half by tossing a coin).")
     else:
         say.step("A training", f"{'PyTorch is not here, so' if not governance else 'As asked for,'} no model learns: the ledger is charged as a training would do it.")
@@ -83,7 +83,9 @@ def demo(
     say.fact("steps_before_refusal", second, "")
     say.fact("epsilon_spent", as_json(spent), f"Spent in all: epsilon {rounded_up(spent)} of {BUDGET:g}. Deleting the model or the checkpoint gives nothing back.")
     if trains:
-        say.step("A sealed checkpoint", _look_at(place.checkpoint))
+        say.step("A sealed checkpoint", f"{place.checkpoint.name} ({place.checkpoint.stat().st_size} bytes) is encrypted under the data set's key.")
+        say.fact("reopened_equal", reopened, "Opened again, it held the weights of the model, bit for bit.")
+        say.fact("altered_refused", altered, "A copy with one changed bit did not open. Nor does any file without the keyring.")
     say.step("A report", "For the privacy officer: what was spent, what is left, what it means. No script, made to be printed.")
     _write_report(ledger, place)
     say.end(place)
@@ -134,21 +136,17 @@ def _until_refused(step: Any) -> int:
     raise AssertionError("the demo's budget did not hold")
 
 
-def _train(place: Place, say: _Teller) -> tuple[int, int, float]:
-    """Steps of both runs, and the accuracy of the first model."""
-    from hushgrad.cli.demo_training import accuracy_of, train_over_budget, train_privately
+def _train(place: Place, say: _Teller) -> tuple[int, int, float, bool, bool]:
+    """Steps of both runs, the accuracy of the first model, and whether its checkpoint opens as it should and not as it should not."""
+    from hushgrad.cli.demo_training import accuracy_of, opens_altered, opens_equal, train_over_budget, train_privately
 
     engine, model, optimizer = train_privately(place, say.bar)
     engine.save_checkpoint(place.checkpoint, module=model, optimizer=optimizer)
-    return engine.steps, train_over_budget(place, engine), accuracy_of(model)
-
-
-def _look_at(checkpoint: Path) -> str:
-    head = checkpoint.read_bytes()
-    return (
-        f"{checkpoint.name} holds weights, optimizer and privacy plan: {len(head)} bytes, encrypted under the data set's key and signed by a digest. "
-        "Opened again and compared: the same weights. One changed bit, or another key, and it does not open."
-    )
+    steps, accuracy = engine.steps, accuracy_of(model)
+    reopened, refused = opens_equal(place, engine, model), not opens_altered(place, engine)
+    if not (reopened and refused):
+        raise SealError(f"[demo] Expected a checkpoint that opens unaltered only, received {place.checkpoint}, which does not. Report this.")
+    return steps, train_over_budget(place, engine), accuracy, reopened, refused
 
 
 def _write_report(ledger: Ledger, place: Place) -> None:
@@ -194,12 +192,13 @@ class _Teller:
         ledger = f"--ledger {shlex.quote(str(place.ledger))}"
         print_line("")
         print_line("Look further", style="bold")
-        rows = [
-            (f"   hushgrad ledger status {ledger}", "what is spent and left"),
-            (f"   hushgrad ledger history {ledger}", "what happened, in order"),
-            (f"   hushgrad ledger verify {ledger}", "that nobody rewrote it"),
-            (f"   hushgrad report {ledger} --output {shlex.quote(str(place.report))}", "the report again; open it in a browser"),
-            ("   hushgrad plan --dataset-size 4000 --target-epsilon 2", "plan a training of your own"),
-            (f"   rm -r {shlex.quote(str(place.folder))}", "remove all of the demo"),
-        ]
-        print_table(("", ""), rows)
+        for what, command in (
+            ("What is spent and left", f"hushgrad ledger status {ledger}"),
+            ("What happened, in order", f"hushgrad ledger history {ledger}"),
+            ("That the record is whole", f"hushgrad ledger verify {ledger}"),
+            ("The report again; open it in a browser", f"hushgrad report {ledger} --output {shlex.quote(str(place.report))}"),
+            ("A training of your own", "hushgrad plan --dataset-size 4000 --target-epsilon 2"),
+            ("Remove all of the demo", f"rm -r {shlex.quote(str(place.folder))}"),
+        ):
+            print_line(f"   {what}:")
+            print_line(f"      {command}", style="cyan")

@@ -11,14 +11,14 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import hushgrad
 from hushgrad.cli.demo import BATCH, DATASET, DELTA, EPOCHS, MAX_GRAD_NORM, RECORDS, TARGET, TOO_MANY
-from hushgrad.errors import BudgetExceeded
+from hushgrad.errors import BudgetExceeded, SealError
 from hushgrad.keys import Keyring
 
 if TYPE_CHECKING:
     from hushgrad.cli.demo import Place
     from hushgrad.engine import PrivacyEngine
 
-__all__ = ["accuracy_of", "train_over_budget", "train_privately"]
+__all__ = ["accuracy_of", "opens_altered", "opens_equal", "train_over_budget", "train_privately"]
 
 
 def _patients(count: int, seed: int) -> TensorDataset:
@@ -56,8 +56,32 @@ def train_privately(place: Place, bar: Callable[[Any, str, int], Iterator[Any]])
     return engine, model, optimizer
 
 
+def opens_equal(place: Place, engine: PrivacyEngine, model: nn.Module) -> bool:
+    """Whether the checkpoint gives back the weights of ``model``, bit for bit."""
+    reopened = _model()
+    engine.load_checkpoint(place.checkpoint, module=reopened, optimizer=_optimizer(reopened))
+    return all(torch.equal(value, model.state_dict()[name]) for name, value in reopened.state_dict().items())
+
+
+def opens_altered(place: Place, engine: PrivacyEngine) -> bool:
+    """Whether a copy with one changed bit opens all the same."""
+    altered = place.checkpoint.with_suffix(".altered")
+    content = bytearray(place.checkpoint.read_bytes())
+    content[len(content) // 2] ^= 1
+    altered.write_bytes(content)
+    altered.chmod(0o600)
+    model = _model()
+    try:
+        engine.load_checkpoint(altered, module=model, optimizer=_optimizer(model))
+    except SealError:
+        return False
+    finally:
+        altered.unlink()
+    return True
+
+
 def train_over_budget(place: Place, before: PrivacyEngine) -> int:
-    """Reads the checkpoint back, then trains on until the ledger refuses; the number of steps it still allowed."""
+    """Trains on from the checkpoint until the ledger refuses; the number of steps it still allowed."""
     engine = hushgrad.PrivacyEngine(ledger=place.ledger, dataset=DATASET, purpose="demo: once more", actor="demo", keyring=before.keyring)
     model = _model()
     optimizer = _optimizer(model)

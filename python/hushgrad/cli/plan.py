@@ -150,7 +150,8 @@ def _code(row: Row, epsilon: float, delta: float, epochs: int, max_grad_norm: fl
     return (
         f"engine = hushgrad.PrivacyEngine(ledger={json_text.dumps(f'{dataset}.db')}, dataset={name})\n"
         "model, optimizer, loader = engine.make_private_with_epsilon(\n"
-        f"    module=model, optimizer=optimizer, data_loader=DataLoader(rows, batch_size={row.batch_size}),\n"
+        "    module=model, optimizer=optimizer,\n"
+        f"    data_loader=DataLoader(rows, batch_size={row.batch_size}),\n"
         f"    target_epsilon={epsilon!r}, target_delta={delta!r}, epochs={epochs}, max_grad_norm={max_grad_norm!r})"
     )
 
