@@ -141,3 +141,34 @@ def test_long_lists_keep_the_newest() -> None:
     read = papers.read([record("audit", decision="allow", subject=str(i)) for i in range(1000)])
     assert len(read["entries"]) == papers.LONGEST_LIST and read["entries"][-1]["fields"]["subject"] == "999"
     assert read["counts"]["audit"] == 1000
+
+
+def test_with_access_rules(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Actors are proven, denials are listed, a broken glass is counted once however many decisions stand around it."""
+    from test_access import STEP, House
+
+    from hushgrad.errors import Denied
+
+    monkeypatch.setenv("HUSHGRAD_STATE_DIR", str(tmp_path / "state"))
+    house = House(tmp_path)
+    trainer = house.by("tom")
+    run = trainer.begin_run(dataset="ward-7")
+    trainer.charge(run, STEP)
+    with pytest.raises(Denied):
+        house.by("axel").charge(run, STEP)
+    house.by("olga").break_glass("raise_budget", dataset="ward-7", reason="outbreak")
+    document = build(house.by("axel"))
+    seen = document["content"]
+    for name in ("identities_proven", "access_granted_by_name", "decisions_logged", "refusals_recorded", "break_glass_accounted"):
+        assert found(seen, name) == "present", name
+    (warning,) = [warning["text"] for warning in seen["warnings"] if warning["code"] == "break_glass"]
+    assert "was used once" in warning
+    assert [paper["fields"]["actor"] for paper in seen["records"]["refused"]] == ["tom"]
+    assert b"outbreak" in render(document)
+
+
+def test_names_of_approvers_are_those_who_signed() -> None:
+    content = {"records": {"entries": papers.read([record("approval", actor="olga", approvers="ann\nbob\n")])["entries"]},
+               "datasets": [{"runs": [{"actor": "olga"}]}], "ledger": {"chain": {"ok": True}}}  # fmt: skip
+    assert content["records"]["entries"][0]["fields"]["approvers"] == "ann, bob"
+    assert evidence.ask("two_people_decide", content) == evidence.Evidence("present", "2 people approved; none of them trained.")

@@ -78,7 +78,7 @@ def build(
             durable=ledger.durable,
             chain_ok=verdict.ok,
             missing=len(head["missing_heads"]),
-            break_glass=len(records["break_glass"]),
+            break_glass=len(papers.uses_of_break_glass(records)),
         ),
         "assumptions": words.ASSUMPTIONS,
         "not_covered": words.not_covered(certified=certified),

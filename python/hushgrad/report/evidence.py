@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from hushgrad.report.papers import uses_of_break_glass
+
 Json = dict[str, Any]
 Verdict = Literal["present", "partial", "none", "not_applicable"]
 
@@ -248,13 +250,26 @@ def approvals_recorded(content: Json) -> Evidence:
 
 @query
 def two_people_decide(content: Json) -> Evidence:
-    approvers = {name for paper in _like(content, "approv") if (name := paper["fields"].get("actor") or paper["fields"].get("approver"))}
+    approvers = {name for paper in _like(content, "approv") for name in _approvers(paper["fields"]) if name}
     actors = {run["actor"] for run in _runs(content) if run["actor"]}
     if not approvers:
         return Evidence("none", "No approval is recorded, so nobody but the person who trains decided.")
     if approvers & actors:
         return Evidence("partial", f"{len(approvers & actors)} of {len(approvers)} who approved also trained.")
     return Evidence("present", f"{_count(len(approvers), 'person', 'people')} approved; none of them trained.")
+
+
+def _approvers(fields: Json) -> list[str]:
+    # With access rules the actor of an approval is who asked, and those who signed are named beside.
+    named = fields.get("approvers") or fields.get("approver") or fields.get("actor", "")
+    return [name.strip() for name in str(named).split(",")]
+
+
+@query
+def identities_proven(content: Json) -> Evidence:
+    known = len(_papers(content, "actor"))
+    return _any(known, f"Who acts is proven with a key; {_count(known, 'actor')} on record.",
+                "Names are what the caller said: no access rules are in force.")  # fmt: skip
 
 
 @query
@@ -286,7 +301,7 @@ def activity_reviewed(content: Json) -> Evidence:
 
 @query
 def break_glass_accounted(content: Json) -> Evidence:
-    found = content["records"]["break_glass"]
+    found = uses_of_break_glass(content["records"])
     if not found:
         return Evidence("not_applicable", "Emergency access was not used.")
     explained = sum(bool(paper["fields"].get("reason") or paper["fields"].get("justification")) for paper in found)

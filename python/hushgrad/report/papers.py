@@ -43,6 +43,12 @@ def read(records: Sequence[Record]) -> Json:
     }
 
 
+def uses_of_break_glass(records: Json) -> list[Json]:
+    """The entries that say how often emergency access was opened: where it has a kind of its own, not the decisions around it."""
+    opened = [paper for paper in records["break_glass"] if paper["kind"] == "break_glass"]
+    return opened or list(records["break_glass"])
+
+
 def _paper(record: Record) -> Json:
     fields = {key: _value(value) for key, value in sorted(record.fields.items()) if key in NAMES + FREE_TEXT}
     what = _squeezed(record.kind + " " + " ".join(str(record.fields.get(key, "")) for key in ("action", "kind", "decision", "role", "rule")))
@@ -58,7 +64,7 @@ def _paper(record: Record) -> Json:
 
 
 def _value(value: object) -> str:
-    text = str(value)
+    text = str(value).strip("\n").replace("\n", ", ")  # several names stand on lines of their own
     shown = free_text(text)
     return shown if len(shown) <= LONGEST_TEXT else shown[:LONGEST_TEXT] + "…"
 
