@@ -18,6 +18,15 @@ std::int64_t microseconds_now() {
   return std::chrono::duration_cast<std::chrono::microseconds>(now).count();
 }
 
+// Empty for a payload that is no genesis.
+std::string json_id(const std::string& payload) {
+  try {
+    return decode_genesis(payload).ledger_id;
+  } catch (const Error&) {
+    return {};
+  }
+}
+
 Entry genesis() {
   Batch batch{State{}};
   batch.append(kGenesis, GenesisPayload{random_id(), kSchemaVersion});
@@ -57,14 +66,31 @@ Session::Session(const std::string& path, bool create, const Entry* first)
 void Session::recall() {
   StoreTransaction transaction(*store_, false);
   try {
+    trust_what_was_seen();
     catch_up();
   } catch (const LedgerError&) {
     return;  // a broken chain still opens, for the auditor; every other call says what is wrong
   }
   if (path_ == ":memory:") return;
-  high_water_.emplace(state_.ledger_id);
+  if (!high_water_) high_water_.emplace(state_.ledger_id);
   const auto seen = high_water_->seen();
   if (seen && !is_there(*seen)) missing_.push_back(*seen);
+}
+
+// This user's own handle checked every signature up to what it remembers; the hash there binds all entries before it, and the
+// chain up to it is followed again. verify() checks all signatures anew.
+void Session::trust_what_was_seen() {
+  if (path_ == ":memory:") return;
+  std::string id;
+  store_->read(0, 1, [&](const Entry& entry, const std::string& fault) {
+    if (fault.empty() && entry.kind == kGenesis) id = json_id(entry.payload);
+    return false;
+  });
+  if (id.empty()) return;
+  high_water_.emplace(id);
+  const auto seen = high_water_->seen();
+  const auto hash = seen ? store_->hash_at(seen->sequence) : std::nullopt;
+  if (hash && to_hex(*hash) == seen->hash) state_.trusted = seen->sequence;
 }
 
 bool Session::is_there(const LedgerHead& head) {

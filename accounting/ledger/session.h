@@ -109,6 +109,7 @@ class Session {
   bool is_there(const LedgerHead& head);
   std::vector<LedgerHead> still_missing();
   void recall();
+  void trust_what_was_seen();
   void check_open();
   void commit(const std::vector<Entry>& entries);
   void catch_up();

@@ -8,6 +8,7 @@
 #include "accounting/ledger/engines.h"
 #include "accounting/ledger/payload.h"
 #include "accounting/ledger/session.h"
+#include "accounting/ledger/state_folder.h"
 
 namespace hushgrad {
 namespace {
@@ -19,6 +20,7 @@ using ledger_test::Key;
 using ledger_test::new_key;
 using ledger_test::People;
 using ledger_test::present;
+using ledger_test::TemporaryFolder;
 
 const Event kStep = Event::gaussian(20);
 constexpr double kDelta = 1e-5;
@@ -332,6 +334,27 @@ TEST_P(Access, ChangedAndForgedDecisionsAreNamed) {
   EXPECT_EQ(checked, 4);
   // An edit of any earlier entry changes the hash that every later signature covers.
   EXPECT_GT(rewritten(2, "olga", "olgb"), 0);
+}
+
+// What a user has seen is not checked again on opening; an auditor, who has not, checks it all, and so does verify().
+TEST_P(Access, ASignatureIsCheckedOnceAUserAndAlwaysByVerify) {
+  const TemporaryFolder folder;
+  const ledger_test::StateFolder mine(folder / "mine");
+  as(Role::privacy_officer)->set_budget({.dataset = "ward-7", .epsilon = 1, .delta = kDelta});
+  ledger::State fresh, trusting;
+  trusting.trusted = INT64_MAX;
+  ledger::Hash previous{};
+  std::string fault_of_fresh, fault_of_trusting;
+  for (const LedgerEntry& row : ledger_->entries()) {
+    ledger::Entry entry{row.sequence, row.time, row.kind, row.payload, previous, {}};
+    const auto at = entry.payload.find("\"signature\":\"30");  // DER
+    if (row.kind == "audit" && at != std::string::npos) entry.payload[at + 13] = '4';
+    previous = entry.hash = ledger::entry_hash(entry);
+    if (fault_of_fresh.empty()) fault_of_fresh = fresh.apply(entry);
+    if (fault_of_trusting.empty()) fault_of_trusting = trusting.apply(entry);
+  }
+  EXPECT_NE(fault_of_fresh.find("signature"), std::string::npos) << fault_of_fresh;
+  EXPECT_EQ(fault_of_trusting, "");
 }
 
 INSTANTIATE_TEST_SUITE_P(Engines, Access, testing::Values(Engine::sqlite, Engine::postgres), ledger_test::engine_name);

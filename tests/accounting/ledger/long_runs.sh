@@ -20,11 +20,11 @@ run() {
 }
 
 failed=0
-run 'LedgerAttacks.*'
+run 'LedgerAttacks.*' HUSHGRAD_LEDGER_EVERY=1
 run 'LedgerDurability.*'
 run 'LedgerCrash.NoAcknowledgedChargeIsEverLost' HUSHGRAD_LEDGER_KILLS="$kills"
 run 'Blocks.AKillLosesNoStepAndSpendsAtMostOneBlockMore' HUSHGRAD_LEDGER_KILLS="$kills"
-run 'Engines/LedgerStore.AKill*' HUSHGRAD_LEDGER_KILLS="$kills"
+run 'Engines/LedgerStore.KilledProcessesLoseNoStep/*' HUSHGRAD_LEDGER_KILLS="$kills"
 run 'Engines/Attacks.SixteenProcessesReachACapInTheMiddle/*' HUSHGRAD_LEDGER_RESERVATIONS="$reservations"
 run 'Engine/PostgresAttacks.*' HUSHGRAD_LEDGER_CUTS="$cuts"
 run 'Engine/PostgresLedger.AServerThatStopsAtOnceLosesNoStep/*' HUSHGRAD_LEDGER_RESTARTS="$restarts"
