@@ -19,7 +19,7 @@ Algorithm = Literal["ecdsa-p384-sha384", "ed25519"]
 class PublicKey:
     """A public key and, by its :attr:`id`, the identity of whoever holds the private one. Made by :meth:`from_pem`."""
 
-    _core: _core.PublicKey
+    _key: _core.PublicKey
 
     @classmethod
     def from_pem(cls, pem: str) -> PublicKey:
@@ -32,23 +32,23 @@ class PublicKey:
     @classmethod
     def _of(cls, core: _core.PublicKey) -> PublicKey:
         key = cls.__new__(cls)
-        key._core = core
+        key._key = core
         return key
 
     @property
     def pem(self) -> str:
         """SubjectPublicKeyInfo as PEM; the same text for the same key, whoever wrote it."""
-        return self._core.pem
+        return self._key.pem
 
     @property
     def id(self) -> str:
         """The first 32 hexadecimal digits of SHA-384 over the SubjectPublicKeyInfo in DER."""
-        return self._core.id
+        return self._key.id
 
     @property
     def algorithm(self) -> Algorithm:
         """``"ecdsa-p384-sha384"`` or ``"ed25519"``."""
-        return "ed25519" if self._core.algorithm == "ed25519" else "ecdsa-p384-sha384"
+        return "ed25519" if self._key.algorithm == "ed25519" else "ecdsa-p384-sha384"
 
     def verify(self, context: str, message: bytes, signature: bytes) -> bool:
         """Whether ``signature`` was made by this key for exactly this context and message.
@@ -56,7 +56,7 @@ class PublicKey:
         False for every malformed signature. ``context`` names the purpose: 1 to 64 characters of a-z, 0-9, space and
         ``-_./`` (``InvalidArgument`` otherwise).
         """
-        return self._core.verify(context, message, signature)
+        return self._key.verify(context, message, signature)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PublicKey) and self.id == other.id and self.pem == other.pem
@@ -74,7 +74,7 @@ class PublicKey:
 class SigningKey:
     """A private key, made by :meth:`generate` or :meth:`load`. It cannot be copied, pickled or printed."""
 
-    _core: _core.SigningKey
+    _key: _core.SigningKey
 
     @classmethod
     def generate(cls, algorithm: Algorithm = "ecdsa-p384-sha384") -> SigningKey:
@@ -93,7 +93,7 @@ class SigningKey:
     @classmethod
     def _of(cls, core: _core.SigningKey) -> SigningKey:
         key = cls.__new__(cls)
-        key._core = core
+        key._key = core
         return key
 
     def save(self, path: str | os.PathLike[str], passphrase: str | None = None) -> None:
@@ -101,21 +101,21 @@ class SigningKey:
 
         With a passphrase of 1 to 1024 bytes the file is encrypted (PBES2: AES-256 under scrypt, in FIPS mode PBKDF2).
         """
-        self._core.save(os.fspath(path), passphrase_bytes(passphrase))
+        self._key.save(os.fspath(path), passphrase_bytes(passphrase))
 
     @property
     def public_key(self) -> PublicKey:
         """The key that verifies what this one signs."""
-        return PublicKey._of(self._core.public_key)
+        return PublicKey._of(self._key.public_key)
 
     @property
     def id(self) -> str:
         """The id of the public key."""
-        return self._core.public_key.id
+        return self._key.public_key.id
 
     def sign(self, context: str, message: bytes) -> bytes:
         """Sign ``message`` for the purpose ``context``; see :meth:`PublicKey.verify`."""
-        return self._core.sign(context, message)
+        return self._key.sign(context, message)
 
     def __repr__(self) -> str:
         return f"SigningKey(id={self.id!r})"
