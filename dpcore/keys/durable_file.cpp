@@ -121,6 +121,14 @@ void DurableFile::rename_without_replacing() {
   ::unlinkat(folder_, temporary_.c_str(), 0);
 }
 
+void sync_folder_of(const std::string& path) {
+  const Descriptor folder(::open(split(path).folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (folder.get() < 0 || ::fsync(folder.get()) != 0) {
+    throw IoError(message("[durable_file] Expected to fsync the folder of ", path, ", received: ", std::strerror(errno),
+                          "."));
+  }
+}
+
 bool read_at(int descriptor, std::uint64_t offset, std::span<std::byte> out, const std::string& path) {
   while (!out.empty()) {
     const ssize_t count = ::pread(descriptor, out.data(), out.size(), static_cast<off_t>(offset));

@@ -43,6 +43,9 @@ class DurableFile {
   bool pending_ = false;  // whether the temporary file exists
 };
 
+/// fsync of the folder that holds `path`: after it a new name in there is durable. IoError.
+void sync_folder_of(const std::string& path);
+
 /// Reads exactly out.size() bytes at `offset` of an open file; false when the file ends before. IoError.
 bool read_at(int descriptor, std::uint64_t offset, std::span<std::byte> out, const std::string& path);
 

@@ -3,7 +3,7 @@
 
 #include <atomic>
 
-#include <openssl/types.h>
+using OSSL_LIB_CTX = struct ossl_lib_ctx_st;  // as OpenSSL declares it
 
 namespace hushgrad {
 

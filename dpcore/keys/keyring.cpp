@@ -1,284 +1,197 @@
 #include "dpcore/keys/keyring.h"
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
-#include <ctime>
-#include <optional>
-#include <set>
-#include <string_view>
 #include <utility>
 
-#include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <nlohmann/json.hpp>
+
 #include "dpcore/error.h"
-#include "dpcore/keys/bytes.h"
 #include "dpcore/keys/durable_file.h"
-#include "dpcore/keys/kdf.h"
 #include "dpcore/keys/key_wrap.h"
-#include "dpcore/keys/names.h"
+#include "dpcore/keys/keyring_state.h"
+#include "dpcore/keys/new_keyring.h"
+#include "dpcore/keys/self_test.h"
+#include "dpcore/keys/state_folder.h"
+#include "dpcore/keys/utc_time.h"
 
 namespace hushgrad {
 namespace {
 
 constexpr std::size_t kKeyBytes = 32;
-constexpr std::size_t kIdBytes = 16;
-constexpr std::size_t kMaxFileBytes = 1024 * 1024;
-constexpr std::string_view kFirstLine = "hushgrad keyring 1\n";
-constexpr std::string_view kDigestLabel = "sha384 ";
-constexpr std::string_view kActive = "active";
-constexpr std::string_view kRetired = "retired";
+constexpr std::int64_t kTimeGrain = 60;  // seconds between two notes of the time; each is a small write
 
-// "2026-01-31T12:00:00Z"
-bool is_time(std::string_view text) {
-  constexpr std::string_view pattern = "dddd-dd-ddTdd:dd:ddZ";
-  return std::equal(text.begin(), text.end(), pattern.begin(), pattern.end(),
-                    [](char c, char p) { return p == 'd' ? c >= '0' && c <= '9' : c == p; });
+[[noreturn]] void older(const std::string& path, std::uint64_t newest, std::uint64_t found) {
+  throw KeyError(message("[keyring] Expected generation ", newest, " or later of ", path, ", received generation ", found,
+                         ": an older copy, in which revoked keys may live on. Use the newest keyring; after a restore "
+                         "that is meant, accept it with `hushgrad keys accept-restored`."));
 }
 
-std::string now() {
-  const std::time_t seconds = std::time(nullptr);
-  std::tm utc{};
-  gmtime_r(&seconds, &utc);
-  char text[32];
-  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc);
-  return text;
-}
-
-[[noreturn]] void malformed(const char* what) {
-  throw KeyError(
-      message("[keyring] Expected ", what, ", received something else. Restore the keyring from a backup."));
-}
-
-// Cuts the next token that ends in `end` off `text`; the end itself is dropped.
-std::string_view take(std::string_view& text, char end) {
-  const auto length = text.find(end);
-  if (length == text.npos) malformed("complete lines of five fields");
-  const std::string_view token = text.substr(0, length);
-  text.remove_prefix(length + 1);
-  return token;
-}
-
-// Writes into memory that is wiped, where a std::string would leave copies behind as it grows.
-class SecretText {
- public:
-  explicit SecretText(std::size_t capacity) : text_(capacity) {}
-  void append(std::string_view part) {
-    std::memcpy(text_.bytes().data() + size_, part.data(), part.size());
-    size_ += part.size();
-  }
-  void append_hex(std::span<const std::byte> bytes) {
-    for (std::byte byte : bytes) {
-      const char digits[] = {hex_digit(std::to_integer<unsigned>(byte) >> 4),
-                             hex_digit(std::to_integer<unsigned>(byte) & 15)};
-      append({digits, 2});
-    }
-  }
-  std::span<const std::byte> written() const { return text_.bytes().first(size_); }
-  SecretBytes finish() && {
-    SecretBytes exact(size_);
-    std::copy_n(text_.bytes().begin(), size_, exact.bytes().begin());
-    return exact;
-  }
-
- private:
-  SecretBytes text_;
-  std::size_t size_ = 0;
-};
-
-// Opens without following a link at the end of the path, and refuses what somebody else could have read or
-// written.
-Descriptor open_private(const std::string& path) {
-  if (path.find('\0') != path.npos) {
-    throw InvalidArgument("[keyring] Expected a path without NUL, received one with it.");
-  }
-  Descriptor file(::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK));
-  if (file.get() < 0) {
-    throw KeyError(message(
-        "[keyring] Expected a readable keyring at ", path, ", received: ", std::strerror(errno),
-        ". Give the path of the file itself, not of a link, or create one with `hushgrad keys init`."));
-  }
-  struct stat status;
-  if (::fstat(file.get(), &status) != 0) throw IoError(message("[keyring] Cannot examine ", path, "."));
-  if (!S_ISREG(status.st_mode) || status.st_uid != ::geteuid() || (status.st_mode & 077) != 0) {
-    throw KeyError(
-        message("[keyring] Expected ", path,
-                " to be a regular file of the current user with mode 0600, received another owner, kind or "
-                "wider permissions. If nobody else has read it, run chmod 600; otherwise rotate its keys."));
-  }
-  if (status.st_size > static_cast<off_t>(kMaxFileBytes)) malformed("a keyring of at most 1 MiB");
-  return file;
-}
-
-// Opens and locks the file that stands at `path` now: a writer replaces the file, so a lock may be won on an
-// old one.
-Descriptor open_locked(const std::string& path) {
-  for (;;) {
-    Descriptor file = open_private(path);
-    while (::flock(file.get(), LOCK_EX) != 0) {
-      if (errno != EINTR) {
-        throw IoError(message("[keyring] Cannot lock ", path, ": ", std::strerror(errno), "."));
-      }
-    }
-    struct stat mine, current;
-    if (::fstat(file.get(), &mine) == 0 && ::stat(path.c_str(), &current) == 0 &&
-        mine.st_ino == current.st_ino && mine.st_dev == current.st_dev) {
-      return file;
-    }
-  }
-}
-
-void write_keyring(const std::string& path, std::span<const std::byte> text, IfExists if_exists) {
-  DurableFile file(path, if_exists);
-  file.write_at(0, text);
-  file.publish();
+SeenKeyring head_of(const KeyringModel& model, std::int64_t now) {
+  return {model.generation, now, model.log_sequence, model.log_hash};
 }
 
 }  // namespace
 
-Keyring::Keyring(std::string path, std::vector<Key> keys)
-    : path_(std::move(path)), mutex_(std::make_unique<std::mutex>()), keys_(std::move(keys)) {}
+Keyring::Keyring(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Keyring::Keyring(Keyring&&) noexcept = default;
+Keyring& Keyring::operator=(Keyring&&) noexcept = default;
+Keyring::~Keyring() = default;
 
-Keyring Keyring::create(const std::string& path) {
-  Keyring keyring(path, {});
-  write_keyring(path, serialize(keyring.keys_).bytes(), IfExists::refuse);
-  return keyring;
+const std::string& Keyring::path() const { return state_->path; }
+
+SecretBytes Keyring::State::protection_key(const KeyringProtection& wanted) const {
+  if (wanted.salt != protection_salt) {
+    throw KeyError(message("[keyring] Expected the passphrase with which ", path,
+                           " was opened, received a keyring under another: it was changed. Open it anew."));
+  }
+  SecretBytes copy(protection_secret.size());
+  std::copy(protection_secret.bytes().begin(), protection_secret.bytes().end(), copy.bytes().begin());
+  return copy;
 }
 
-Keyring Keyring::open(const std::string& path) { return Keyring(path, read(open_private(path).get(), path)); }
+void Keyring::State::keep_protection(const KeyringProtection& wanted, SecretBytes key) {
+  protection_salt = wanted.salt;
+  protection_secret = std::move(key);
+}
 
-std::vector<Keyring::Key> Keyring::read(int descriptor, const std::string& path) {
+std::int64_t Keyring::State::now() const {
+  if (!contents) return utc_now();
+  const KeyringModel& model = contents->model;
+  const auto seen = seen_keyring(model.id);
+  const std::int64_t largest = std::max({utc_now(), model.changed, seen ? seen->time : 0});
+  if (seen && largest >= seen->time + kTimeGrain && model.generation == seen->generation) {
+    remember_keyring(model.id, {seen->generation, largest, seen->log_sequence, seen->log_hash});
+  }
+  return largest;
+}
+
+void Keyring::State::install(KeyringContents read, bool accept_older) {
+  const KeyringModel& model = read.model;
+  // A keyring of version 1 has no name of its own, so nothing is known of it.
+  if (model.generation > 0) {
+    const auto seen = seen_keyring(model.id);
+    const bool behind = seen && !accept_older &&
+                        (model.generation < seen->generation ||
+                         (model.generation == seen->generation && model.log_hash != seen->log_hash));
+    const bool known = contents && contents->model.id == model.id && model.generation < contents->model.generation;
+    if (behind || (known && !accept_older)) {
+      older(path, std::max(seen ? seen->generation : 0, known ? contents->model.generation : 0), model.generation);
+    }
+    if (!seen || seen->generation < model.generation) {
+      remember_keyring(model.id, head_of(model, std::max({utc_now(), model.changed, seen ? seen->time : 0})));
+    }
+  }
+  contents.emplace(std::move(read));
+}
+
+const KeyringContents& Keyring::State::fresh() {
+  if (!contents || !(keyring_stamp(path) == contents->stamp)) install(read_keyring(path, protection()));
+  return *contents;
+}
+
+Keyring Keyring::create(const std::string& path, const KeyringAccess& access, bool machine) {
+  require_self_tests();
+  auto state = std::make_unique<State>();
+  state->path = path;
+  state->identity = access.identity;
+  const RootKey root = RootKey::random();
+  KeyringModel model = new_keyring_model(root, new_protection(access.passphrase.has_value(), machine));
+  if (model.protection.wraps_root()) {
+    state->keep_protection(model.protection, hushgrad::protection_key(model.protection, access.passphrase, true));
+  }
+  DurableFile file(path, IfExists::refuse);
+  const std::string log_path = path + ".log";
   struct stat status;
-  if (::fstat(descriptor, &status) != 0) throw IoError(message("[keyring] Cannot examine ", path, "."));
-  SecretBytes text(static_cast<std::size_t>(status.st_size));
-  if (!read_at(descriptor, 0, text.bytes(), path)) malformed("a file that keeps its length");
-  return parse(text.bytes());
+  if (::lstat(log_path.c_str(), &status) == 0) {
+    throw IoError(message("[keyring] Expected nothing at ", log_path,
+                          ", where the key log of the new keyring goes, received something that exists. Choose another "
+                          "name."));
+  }
+  KeyLog log = KeyLog::read(log_path, PublicKey::from_pem(model.log_key_pem));
+  try {
+    log.append({0, "", utc_text(model.changed), model.id, model.generation, state->actor(), "init", {}},
+               open_log_key(model, root));
+    model.log_sequence = log.sequence();
+    model.log_hash = log.hash_at(log.sequence());
+    file.write_at(0, keyring_text(model, root, state->protection()).bytes());
+    file.publish();
+  } catch (...) {
+    ::unlink(log_path.c_str());  // of a keyring that never was
+    throw;
+  }
+  state->install(read_keyring(path, state->protection()));
+  return Keyring(std::move(state));
 }
 
-std::vector<Keyring::Key> Keyring::parse(std::span<const std::byte> bytes) {
-  const std::size_t tail_size = kDigestLabel.size() + 2 * sizeof(Sha384) + 1;
-  if (bytes.size() < kFirstLine.size() + tail_size) malformed("a whole keyring");
-  const auto body = bytes.first(bytes.size() - tail_size);
-  const std::string_view all(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  const std::string expected_tail = std::string(kDigestLabel) + to_hex(sha384(body)) + "\n";
-  if (!all.starts_with(kFirstLine)) malformed("a keyring of version 1");
-  if (all.substr(body.size()) != expected_tail) malformed("a keyring whose SHA-384 fits its text");
+Keyring Keyring::open(const std::string& path, const KeyringAccess& access) { return open(path, access, false); }
 
-  std::vector<Key> keys;
-  std::set<std::string> ids, active_datasets;
-  std::string_view rest = all.substr(kFirstLine.size(), body.size() - kFirstLine.size());
-  while (!rest.empty()) {
-    const std::string_view id = take(rest, ' ');
-    const std::string_view created = take(rest, ' ');
-    const std::string_view state = take(rest, ' ');
-    const std::string_view digits = take(rest, ' ');
-    const std::string_view dataset = take(rest, '\n');
-    if (!is_hex(id, kIdBytes) || !is_plain_name(dataset) || !is_time(created) ||
-        !is_hex(digits, kKeyBytes) || (state != kActive && state != kRetired)) {
-      malformed("an id, time, state, key and dataset in each line");
-    }
-    if (!ids.emplace(id).second) malformed("each key id once");
-    if (state == kActive && !active_datasets.emplace(dataset).second) malformed("one active key a dataset");
-    SecretBytes secret(kKeyBytes);
-    from_hex(digits, secret.bytes());
-    keys.push_back({{std::string(id), std::string(dataset), std::string(created), std::string(state), "default", ""},
-                    std::move(secret)});
+Keyring Keyring::open(const std::string& path, const KeyringAccess& access, bool accept_older) {
+  require_self_tests();
+  auto state = std::make_unique<State>();
+  state->path = path;
+  state->identity = access.identity;
+  bool asked = false;
+  state->install(read_keyring(path, [&](const KeyringProtection& protection) {
+    asked = true;
+    state->keep_protection(protection, hushgrad::protection_key(protection, access.passphrase, false));
+    return state->protection_key(protection);
+  }), accept_older);
+  if (!asked && access.passphrase) {
+    throw KeyError("[keyring] Expected no passphrase for this keyring, received one. Open it without.");
   }
-  return keys;
-}
-
-SecretBytes Keyring::serialize(const std::vector<Key>& keys) {
-  SecretText text(kFirstLine.size() + keys.size() * 512 + 256);
-  text.append(kFirstLine);
-  for (const Key& key : keys) {
-    for (const std::string* field : {&key.info.id, &key.info.created, &key.info.state}) {
-      text.append(*field);
-      text.append(" ");
-    }
-    text.append_hex(key.secret.bytes());
-    text.append(" ");
-    text.append(key.info.dataset);
-    text.append("\n");
-  }
-  const Sha384 digest = sha384(text.written());
-  text.append(kDigestLabel);
-  text.append_hex(digest);
-  text.append("\n");
-  if (text.written().size() > kMaxFileBytes) {
-    throw InvalidState("[keyring] Expected at most 1 MiB of keys, received more. Start a second keyring.");
-  }
-  return std::move(text).finish();
-}
-
-void Keyring::create_key(const std::string& dataset) { update(dataset, false); }
-
-void Keyring::rotate_key(const std::string& dataset) { update(dataset, true); }
-
-void Keyring::update(const std::string& dataset, bool retire_active) {
-  check_dataset_name(dataset);
-  const Descriptor locked_file = open_locked(path_);
-  Keyring current(path_, read(locked_file.get(),
-                              path_));  // another process may have added keys since this one was opened
-  const auto old = std::find_if(current.keys_.begin(), current.keys_.end(), [&](const Key& key) {
-    return key.info.dataset == dataset && key.info.state == kActive;
-  });
-  if (old == current.keys_.end() && retire_active) {
-    throw KeyError(message("[keyring] Expected a key of dataset ", dataset,
-                           " to rotate, received none. Create one first."));
-  }
-  if (old == current.keys_.end() || retire_active) {
-    if (retire_active) old->info.state = kRetired;
-    const SecretBytes id = SecretBytes::random(kIdBytes);
-    current.keys_.push_back(
-        {{to_hex(id.bytes()), dataset, now(), std::string(kActive), "default", ""}, SecretBytes::random(kKeyBytes)});
-    write_keyring(path_, serialize(current.keys_).bytes(), IfExists::replace);
-  }
-  const std::lock_guard lock(*mutex_);
-  keys_ = std::move(current.keys_);
-}
-
-const Keyring::Key* Keyring::active(const std::string& dataset) const {
-  for (const Key& key : keys_) {
-    if (key.info.dataset == dataset && key.info.state == kActive) return &key;
-  }
-  return nullptr;
-}
-
-const Keyring::Key& Keyring::find(const std::string& key_id) const {
-  for (const Key& key : keys_) {
-    if (key.info.id == key_id) return key;
-  }
-  throw KeyError(message("[keyring] Expected key ", key_id, " in ", path_,
-                         ", received none of that id. Use the keyring that holds the key of this dataset."));
-}
-
-std::vector<KeyInfo> Keyring::list() const {
-  const std::lock_guard lock(*mutex_);
-  std::vector<KeyInfo> infos;
-  for (const Key& key : keys_) infos.push_back(key.info);
-  return infos;
+  return Keyring(std::move(state));
 }
 
 WrappedKey Keyring::wrap(const std::string& dataset, std::span<const std::byte> data_key) const {
   if (data_key.size() != kKeyBytes) {
-    throw InvalidArgument(
-        message("[keyring] Expected a data key of 32 bytes, received ", data_key.size(), "."));
+    throw InvalidArgument(message("[keyring] Expected a data key of 32 bytes, received ", data_key.size(), "."));
   }
-  const std::lock_guard lock(*mutex_);
-  const Key* key = active(dataset);
-  if (key == nullptr) {
-    throw KeyError(message("[keyring] Expected an active key of dataset ", dataset, " in ", path_,
-                           ", received none. Create one with `hushgrad keys create`."));
+  const std::lock_guard lock(state_->mutex);
+  const KeyringContents* contents = &state_->fresh();
+  const KeyRecord* key = contents->model.current(dataset);
+  const std::string found = key == nullptr ? "none" : key->state_at(state_->now());
+  if (found != key_state::kActive) {
+    throw KeyError(message("[keyring] Expected an active key of dataset ", dataset, " in ", path(), ", received ",
+                           key == nullptr ? "" : "one that is ", found,
+                           ". See `hushgrad keys list`; create or rotate one."));
   }
-  return {key->info.id, aes256_kwp_wrap(key->secret.bytes(), data_key), generation()};
+  if (key->rotation_due) {
+    throw KeyError(message("[keyring] Expected a key of dataset ", dataset,
+                           " that nobody opened by breaking glass, received one whose rotation is due. Run `hushgrad keys "
+                           "rotate`."));
+  }
+  if (key->usage_limit > 0) {
+    const std::string id = key->id;
+    count_use(id);
+    contents = &*state_->contents;
+    key = contents->model.find(id);
+  }
+  return {key->id, aes256_kwp_wrap(open_key(contents->model, contents->root, *key).bytes(), data_key),
+          contents->model.generation};
 }
 
 SecretBytes Keyring::unwrap(const WrappedKey& wrapped) const {
-  const std::lock_guard lock(*mutex_);
-  std::optional<SecretBytes> data_key = aes256_kwp_unwrap(find(wrapped.key_id).secret.bytes(), wrapped.bytes);
+  const std::lock_guard lock(state_->mutex);
+  const KeyringContents& contents = state_->fresh();
+  const KeyRecord* key = contents.model.find(wrapped.key_id);
+  if (key == nullptr || key->is_tenant()) {
+    throw KeyError(message("[keyring] Expected key ", wrapped.key_id, " in ", path(),
+                           ", received none of that id. Use the keyring that holds the key of this dataset."));
+  }
+  if (wrapped.generation > contents.model.generation) older(path(), wrapped.generation, contents.model.generation);
+  const std::int64_t now = state_->now();
+  if (key->state != key_state::kDestroyed && !contents.model.may_open(*key, now)) {
+    throw KeyError(message("[keyring] Expected a key that may open files, received ", key->id, " of dataset ",
+                           key->dataset, ", which is ", key->state_at(now),
+                           ". Ask its custodians; in an emergency, `hushgrad keys break-glass`."));
+  }
+  const SecretBytes secret = open_key(contents.model, contents.root, *key);
+  const bool usual = key->state == key_state::kActive || key->state == key_state::kDeactivated;
+  if (!usual) log_use(wrapped.key_id);  // reads the keyring anew: `key` is gone
+  std::optional<SecretBytes> data_key = aes256_kwp_unwrap(secret.bytes(), wrapped.bytes);
   if (!data_key || data_key->size() != kKeyBytes) {
     throw SealError(
         "[keyring] Expected a data key wrapped under the named key, received one that was altered or wrapped "
@@ -288,8 +201,67 @@ SecretBytes Keyring::unwrap(const WrappedKey& wrapped) const {
 }
 
 KeyInfo Keyring::key(const std::string& key_id) const {
-  const std::lock_guard lock(*mutex_);
-  return find(key_id).info;
+  const std::lock_guard lock(state_->mutex);
+  const KeyRecord* key = state_->fresh().model.find(key_id);
+  if (key != nullptr && !key->is_tenant()) return key_info(*key, state_->now());
+  throw KeyError(message("[keyring] Expected key ", key_id, " in ", path(),
+                         ", received none of that id. Use the keyring that holds the key of this dataset."));
+}
+
+std::vector<KeyInfo> Keyring::list() const {
+  const std::lock_guard lock(state_->mutex);
+  std::vector<KeyInfo> infos;
+  for (const KeyRecord& key : state_->fresh().model.keys) {
+    if (!key.is_tenant()) infos.push_back(key_info(key, state_->now()));
+  }
+  return infos;
+}
+
+std::uint64_t Keyring::generation() const {
+  const std::lock_guard lock(state_->mutex);
+  return state_->fresh().model.generation;
+}
+
+PublicKey Keyring::public_key() const {
+  const std::lock_guard lock(state_->mutex);
+  return PublicKey::from_pem(state_->fresh().model.log_key_pem);
+}
+
+KeyLog Keyring::verify() const {
+  const std::lock_guard lock(state_->mutex);
+  const KeyringModel& model = state_->fresh().model;
+  KeyLog log = KeyLog::read(log_path(), PublicKey::from_pem(model.log_key_pem));
+  log.check_holds(model.log_sequence, model.log_hash);
+  if (const auto seen = seen_keyring(model.id)) log.check_holds(seen->log_sequence, seen->log_hash);
+  for (const KeyRecord& key : model.keys) {
+    if (key.state != key_state::kDestroyed && !key.is_tenant()) open_key(model, state_->contents->root, key);
+  }
+  return log;
+}
+
+Operation Keyring::request(const std::string& action, const std::map<std::string, std::string>& scope,
+                           const std::string& reason, std::int64_t lifetime) const {
+  if (!state_->identity) {
+    throw InvalidState("[keyring] Expected an identity that asks, received none. Open the keyring with one.");
+  }
+  const std::lock_guard lock(state_->mutex);
+  auto full = scope;
+  full["keyring"] = state_->fresh().model.id;
+  return make_operation(action, full, reason, state_->actor(), lifetime);
+}
+
+std::string Keyring::describe() const {
+  const std::lock_guard lock(state_->mutex);
+  const KeyringModel& model = state_->fresh().model;
+  auto text = nlohmann::json::parse(to_text(model));
+  text["log"].erase("key");
+  text["name"] = name();
+  for (std::size_t i = 0; i < model.keys.size(); ++i) {
+    text["keys"][i].erase("wrapped");
+    text["keys"][i]["state"] = model.keys[i].state_at(state_->now());
+  }
+  for (std::size_t i = 0; i < model.identities.size(); ++i) text["identities"][i]["id"] = model.identities[i].key.id();
+  return text.dump();
 }
 
 }  // namespace hushgrad

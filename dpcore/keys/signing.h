@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
-#include <openssl/types.h>
-
 #include "dpcore/keys/secret_bytes.h"
+
+struct evp_pkey_st;  // EVP_PKEY of OpenSSL
 
 namespace hushgrad {
 
@@ -60,7 +60,7 @@ class PublicKey {
   std::vector<std::byte> der_;
   std::string id_;
   SignatureAlgorithm algorithm_;
-  std::shared_ptr<EVP_PKEY> key_;
+  std::shared_ptr<evp_pkey_st> key_;
 };
 
 /// For published test vectors only: nothing of hushgrad signs a bare message.
@@ -94,9 +94,9 @@ class SigningKey {
   std::vector<std::byte> sign(const std::string& context, std::span<const std::byte> message) const;
 
  private:
-  explicit SigningKey(std::shared_ptr<EVP_PKEY> key);
+  explicit SigningKey(std::shared_ptr<evp_pkey_st> key);
 
-  std::shared_ptr<EVP_PKEY> key_;
+  std::shared_ptr<evp_pkey_st> key_;
   PublicKey public_key_;
 };
 

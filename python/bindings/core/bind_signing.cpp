@@ -21,7 +21,7 @@ void bind_signing(py::module_& m) {
              return self.verify(context, view(message), view(signature));
            },
            py::arg("context"), py::arg("message"), py::arg("signature"));
-  py::class_<SigningKey>(m, "SigningKey", "A private key; use hushgrad.signing.SigningKey instead.")
+  py::class_<SigningKey, std::shared_ptr<SigningKey>>(m, "SigningKey", "A private key; use hushgrad.signing.SigningKey instead.")
       .def_static("generate", [](const std::string& name) { return SigningKey::generate(signature_algorithm(name)); },
                   py::arg("algorithm"))
       .def_static("load",

