@@ -15,13 +15,13 @@ namespace hushgrad {
 /// What one entry says. No key material, no patient data.
 struct KeyLogEntry {
   std::uint64_t sequence = 0;    // 1, 2, ... without gaps
-  std::string previous;          // SHA-384 of the line before, 96 hexadecimal digits; zeros for the first
-  std::string time;              // UTC
-  std::string keyring;           // id
+  std::string previous = {};          // SHA-384 of the line before, 96 hexadecimal digits; zeros for the first
+  std::string time = {};              // UTC
+  std::string keyring = {};           // id
   std::uint64_t generation = 0;  // the keyring's, which this entry leads to
-  std::string actor;             // id of the identity that acted, or empty
-  std::string action;
-  std::map<std::string, std::string> details;
+  std::string actor = {};             // id of the identity that acted, or empty
+  std::string action = {};
+  std::map<std::string, std::string> details = {};
 };
 
 /// All entries of the log at a path, verified; made once for a question, under the keyring's lock where it is written.

@@ -23,8 +23,8 @@ struct KeyringModel;
 
 /// Who opens a keyring, and how.
 struct KeyringAccess {
-  std::optional<std::span<const std::byte>> passphrase;  // read while opening, not kept
-  std::shared_ptr<const SigningKey> identity;            // in whose name changes are made; none where nobody is registered
+  std::optional<std::span<const std::byte>> passphrase = {};  // read while opening, not kept
+  std::shared_ptr<const SigningKey> identity = {};            // in whose name changes are made; none where nobody is registered
 };
 
 struct KeyOptions {
@@ -37,13 +37,13 @@ struct KeyOptions {
 
 /// Which keys an operation is about; exactly one field is set. Destroyed keys are not touched again.
 struct KeyTarget {
-  std::string dataset, tenant, key_id;
+  std::string dataset = {}, tenant = {}, key_id = {};
 };
 
 /// An operation that was asked for, and who approved it. Needed where a quorum is set.
 struct Authorization {
-  std::optional<Operation> operation;
-  std::vector<Approval> approvals;
+  std::optional<Operation> operation = {};
+  std::vector<Approval> approvals = {};
 };
 
 /// Guarantees, beside those of KeyProvider:

@@ -68,8 +68,9 @@ bool kwp() {
 bool ecdsa() {
   const PublicKey known = PublicKey::from_pem(
       "-----BEGIN PUBLIC KEY-----\n"
-      "MHYwEAYHKoZIzj0CAQYFK4EEACIDYgAEKb23bV+nQb/XAjPLOmbMfUS+s7BmPZKoE2ZQR4vO+2HvGC4VWlQ0WlXo5ejwZOW8mlJat/dk2tPa4UaM"
-      "K0GfO2K5upF9XoxPsexHQEo/x2R0snEwgb6dtMAOBDran8Sj\n"
+      "MHYwEAYHKoZIzj0CAQYFK4EEACIDYgAEKb23bV+nQb/XAjPLOmbMfUS+s7BmPZKo\n"
+      "E2ZQR4vO+2HvGC4VWlQ0Wl6OXojwZOW8mlJat/dk2tPa4UaMK0GfO2K5upF9XoxP\n"
+      "sexHQEo/x2R0snEwgb6dtMAOBDran8Sj\n"
       "-----END PUBLIC KEY-----\n");
   Bytes signature =
       hex("3066023100d7143a836608b25599a7f28dec6635494c2992ad1e2bbeecb7ef601a9c01746e710ce0d9c48accb38a79ede5b9638f3402310080f9"

@@ -143,7 +143,7 @@ class Approval:
 
 def approve(operation: Operation, approver: SigningKey) -> Approval:
     """Sign ``operation``. Read its action, scope, reason and expiry first: this is what your signature stands for."""
-    return Approval.from_text(_core.approve(operation.text, approver._key))
+    return Approval.from_text(_core.approve(operation.text, approver._core))
 
 
 def check(
@@ -172,7 +172,7 @@ def check(
     return _core.check_approvals(
         operation.text,
         [approval.text for approval in approvals],
-        [key._key for key in approvers],
+        [key._core for key in approvers],
         quorum,
         int(moment.timestamp()),
         set(used_nonces),

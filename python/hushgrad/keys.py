@@ -27,6 +27,7 @@ __all__ = [
     "Keyring",
     "LogEntry",
     "fips_mode",
+    "read_passphrase",
     "require_fips",
     "self_test",
     "verify_certificate",
@@ -165,7 +166,7 @@ class Keyring:
     """
 
     def __init__(self, path: _Path, *, passphrase: str | None = None, identity: SigningKey | None = None) -> None:
-        self._core = _core.Keyring(os.fspath(path), passphrase_bytes(passphrase), identity._key if identity else None)
+        self._core = _core.Keyring(os.fspath(path), passphrase_bytes(passphrase), identity._core if identity else None)
 
     @classmethod
     def create(
@@ -184,7 +185,7 @@ class Keyring:
             machine: bind it to this user on this machine: a copy of the file opens nowhere else.
         """
         keyring = cls.__new__(cls)
-        identity_key = identity._key if identity else None
+        identity_key = identity._core if identity else None
         keyring._core = _core.Keyring.create(os.fspath(path), passphrase_bytes(passphrase), identity_key, machine)
         return keyring
 
@@ -203,7 +204,7 @@ class Keyring:
 
         Keys that were revoked since the backup was made are as they were then: revoke them again.
         """
-        identity_key = identity._key if identity else None
+        identity_key = identity._core if identity else None
         _core.Keyring.accept_restored(
             os.fspath(path), passphrase_bytes(passphrase), identity_key, reason, *_authorization(operation, approvals)
         )
@@ -348,7 +349,7 @@ class Keyring:
         approvals: Sequence[Approval] = (),
     ) -> None:
         """Register a person. As soon as there is a custodian, nobody else changes keys."""
-        self._core.add_identity(name, role, key._key, *_authorization(operation, approvals))
+        self._core.add_identity(name, role, key._core, *_authorization(operation, approvals))
 
     def remove_identity(
         self, identity: str, *, reason: str, operation: Operation | None = None, approvals: Sequence[Approval] = ()
@@ -419,7 +420,12 @@ def _authorization(operation: Operation | None, approvals: Sequence[Approval]) -
 
 def verify_certificate(text: str, signer: PublicKey) -> bool:
     """Whether ``text`` is an unaltered certificate of destruction, signed by ``signer`` (:attr:`Keyring.public_key`)."""
-    return _core.verify_certificate(text, signer._key)
+    return _core.verify_certificate(text, signer._core)
+
+
+def read_passphrase(path: _Path) -> str:
+    """The first line of a file that only its owner may read: a passphrase. ``KeyError`` when open to others or empty."""
+    return _core.read_secret_line(os.fspath(path), "passphrase").decode()
 
 
 def require_fips() -> None:

@@ -73,7 +73,7 @@ def test_nothing_shows_or_copies_a_private_key(tmp_path: Path) -> None:
         with pytest.raises(TypeError):
             attempt(key)
     with pytest.raises(TypeError):
-        pickle.dumps(key._key)
+        pickle.dumps(key._core)
     assert pickle.loads(pickle.dumps(key.public_key)) == key.public_key
 
 

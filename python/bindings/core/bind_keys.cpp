@@ -11,6 +11,7 @@
 #include "dpcore/keys/fips.h"
 #include "dpcore/keys/kdf.h"
 #include "dpcore/keys/keyring.h"
+#include "dpcore/keys/private_file.h"
 #include "dpcore/keys/self_test.h"
 
 namespace hushgrad::python {
@@ -182,6 +183,9 @@ void bind_keys(py::module_& m) {
     for (const SelfTest& test : run_self_tests()) results[test.name] = test.passed;
     return results;
   });
+  m.def("read_secret_line",
+        [](const Text& path, const Text& what) { return to_bytes(read_secret_line(path, what.c_str()).bytes()); },
+        py::arg("path"), py::arg("what"));
   m.def("require_fips", &require_fips);
   m.def("fips_mode", &fips_mode);
   m.def("verify_certificate", &verify_certificate, py::arg("text"), py::arg("signer"));

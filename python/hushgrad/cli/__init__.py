@@ -26,7 +26,7 @@ _COMMANDS = {
         "verify": ("hushgrad.cli.verify", "Check a report: digest, signature, chain head, and that its pages show what it holds."),
     },
     "Keys and files": {
-        "keys": ("hushgrad.cli.keys", "Make a keyring and the keys of datasets."),
+        "keys": ("hushgrad.cli.keys", "Make, change, approve and destroy the keys of datasets."),
     },
     "This machine": {
         "demo": ("hushgrad.cli.demo", "Show everything once, in a minute: a budget, a private training, a refusal, a sealed checkpoint, a report."),

@@ -10,6 +10,7 @@ struct KeyringMaker {
   TemporaryFolder folder;
   const Bytes passphrase = bytes_of("correct horse battery staple");
 
+  static std::string unavailable() { return ""; }
   KeyringMaker() {
     Keyring keyring = Keyring::create(folder / "k", access(), kProtected);
     keyring.create_key("a");
