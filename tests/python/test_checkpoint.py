@@ -182,7 +182,7 @@ def test_a_file_is_replaced_only_when_asked(keyring: Keyring, tmp_path: Path) ->
     assert checkpoint.load(tmp_path / "c", keyring=keyring).state == 1
     checkpoint.save(tmp_path / "c", 2, keyring=keyring, dataset="ward-7", overwrite=True)
     assert checkpoint.load(tmp_path / "c", keyring=keyring).state == 2
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["c", "keys"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c", "keys", "keys.log"]
 
 
 # Through the engine.

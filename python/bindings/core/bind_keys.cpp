@@ -11,6 +11,7 @@
 #include "dpcore/keys/fips.h"
 #include "dpcore/keys/kdf.h"
 #include "dpcore/keys/keyring.h"
+#include "dpcore/keys/pkcs11.h"
 #include "dpcore/keys/private_file.h"
 #include "dpcore/keys/self_test.h"
 
@@ -178,6 +179,32 @@ void bind_keys(py::module_& m) {
       .def("describe", &Keyring::describe, Unlocked())
       .def("verify", [](const Keyring& self) { return log_text(self.verify()); }, Unlocked())
       .def_property_readonly("public_key", &Keyring::public_key);
+  py::class_<Pkcs11, KeyProvider>(m, "Pkcs11", "A PKCS#11 token; use hushgrad.keys.Pkcs11 instead.")
+      .def(py::init([](const Text& module, const Text& token, const Text& pin_file, int pin_descriptor, int seconds) {
+             SecretBytes pin = pin_descriptor < 0 ? read_secret_line(pin_file, "PIN") : read_secret_line(pin_descriptor, "PIN");
+             return std::make_unique<Pkcs11>(module, token, std::move(pin), seconds);
+           }),
+           py::arg("module"), py::arg("token"), py::arg("pin_file"), py::arg("pin_descriptor"), py::arg("seconds"),
+           Unlocked())
+      .def("name", &Pkcs11::name)
+      .def("has_key", &Pkcs11::has_key, py::arg("dataset"), Unlocked())
+      .def("list",
+           [](const Pkcs11& self) {
+             std::vector<KeyInfo> keys;
+             {
+               const py::gil_scoped_release unlocked;
+               keys = self.list();
+             }
+             py::list rows;
+             for (const KeyInfo& key : keys) rows.append(key_tuple(key));
+             return rows;
+           })
+      .def("create_key", &Pkcs11::create_key, py::arg("dataset"), py::arg("tenant"), Unlocked())
+      .def("rotate_key", &Pkcs11::rotate_key, py::arg("dataset"), Unlocked())
+      .def("suspend", &Pkcs11::suspend, py::arg("dataset"), Unlocked())
+      .def("resume", &Pkcs11::resume, py::arg("dataset"), Unlocked())
+      .def("revoke", &Pkcs11::revoke, py::arg("dataset"), Unlocked())
+      .def("destroy", &Pkcs11::destroy, py::arg("dataset"), Unlocked());
   m.def("self_test", [] {
     std::map<std::string, bool> results;
     for (const SelfTest& test : run_self_tests()) results[test.name] = test.passed;

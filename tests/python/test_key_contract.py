@@ -1,0 +1,179 @@
+"""Every provider under the one contract: keyring, protected keyring, PKCS#11 on SoftHSM, AWS KMS on moto's local server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from key_provider_contract import DATA_KEY, KeyProviderContract, unwraps, wrap
+
+from hushgrad.errors import InvalidArgument, KeyError
+from hushgrad.keys import Keyring, Pkcs11
+
+
+class KeyringPlace:
+    def __init__(self, path: Path, passphrase: str | None) -> None:
+        self.path, self.passphrase = path, passphrase
+        keyring = Keyring.create(path, passphrase=passphrase)
+        keyring.create_key(dataset="a")
+        keyring.create_key(dataset="b", tenant="other")
+
+    def open(self) -> Keyring:
+        return Keyring(self.path, passphrase=self.passphrase)
+
+    def suspend(self, dataset: str) -> None:
+        self.open().suspend(dataset=dataset, reason="test")
+
+    def destroy(self, dataset: str) -> None:
+        self.open().shred(dataset=dataset, reason="test")
+
+
+class TestKeyring(KeyProviderContract):
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> KeyringPlace:
+        return KeyringPlace(tmp_path / "k", None)
+
+
+class TestKeyringWithPassphrase(KeyProviderContract):
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> KeyringPlace:
+        return KeyringPlace(tmp_path / "k", "correct horse battery staple")
+
+
+MODULES = ["/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/softhsm/libsofthsm2.so"]
+
+
+class SoftHsmPlace:
+    def __init__(self, folder: Path, module: str) -> None:
+        self.folder, self.module = folder, module
+        (folder / "tokens").mkdir()
+        (folder / "conf").write_text(f"directories.tokendir = {folder / 'tokens'}\nobjectstore.backend = file\n")
+        os.environ["SOFTHSM2_CONF"] = str(folder / "conf")
+        words = ["softhsm2-util", "--init-token", "--free", "--label", "test", "--so-pin", "12345678", "--pin", "4711-pin"]
+        subprocess.run(words, check=True, capture_output=True)
+        (folder / "pin").write_text("4711-pin\n")
+        (folder / "pin").chmod(0o600)
+        for dataset in ("a", "b"):
+            self.open().create_key(dataset=dataset)
+
+    def open(self) -> Pkcs11:
+        return Pkcs11(self.module, "test", pin_file=self.folder / "pin", timeout=60)
+
+    def suspend(self, dataset: str) -> None:
+        self.open().suspend(dataset=dataset)
+
+    def destroy(self, dataset: str) -> None:
+        self.open().destroy(dataset=dataset)
+
+
+@pytest.fixture
+def softhsm(tmp_path: Path) -> SoftHsmPlace:
+    module = next((path for path in MODULES if Path(path).exists()), None)
+    if module is None or shutil.which("softhsm2-util") is None:
+        pytest.skip("SKIPPED: SoftHSM 2 is not installed (apt install softhsm2)")
+    return SoftHsmPlace(tmp_path, module)
+
+
+class TestPkcs11(KeyProviderContract):
+    @pytest.fixture
+    def place(self, softhsm: SoftHsmPlace) -> SoftHsmPlace:
+        return softhsm
+
+
+def test_pins_come_from_a_private_file_or_a_descriptor(softhsm: SoftHsmPlace) -> None:
+    read, write = os.pipe()
+    os.write(write, b"4711-pin\n")
+    os.close(write)
+    assert Pkcs11(softhsm.module, "test", pin_descriptor=read, timeout=60).has_key(dataset="a")
+    os.close(read)
+    (softhsm.folder / "pin").chmod(0o644)
+    with pytest.raises(KeyError, match="0600"):
+        softhsm.open()
+    with pytest.raises(InvalidArgument):
+        Pkcs11(softhsm.module, "test")
+
+
+@pytest.fixture(scope="module")
+def kms() -> Iterator[Any]:
+    boto3 = pytest.importorskip("boto3", reason="SKIPPED: boto3 is not installed")
+    server_module = pytest.importorskip("moto.server", reason="SKIPPED: moto is not installed")
+    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield boto3.client(
+        "kms",
+        endpoint_url=f"http://{host}:{port}",
+        region_name="eu-central-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+    )
+    server.stop()
+
+
+class KmsPlace:
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self.arns = {name: client.create_key()["KeyMetadata"]["Arn"] for name in ("a", "b")}
+
+    def open(self) -> Any:
+        from hushgrad.aws_kms import AwsKms
+
+        return AwsKms(self.arns, client=self.client)
+
+    def suspend(self, dataset: str) -> None:
+        self.client.disable_key(KeyId=self.arns[dataset].rpartition("/")[2])
+
+    def destroy(self, dataset: str) -> None:
+        self.client.schedule_key_deletion(KeyId=self.arns[dataset].rpartition("/")[2], PendingWindowInDays=7)
+
+
+class TestAwsKms(KeyProviderContract):
+    @pytest.fixture
+    def place(self, kms: Any) -> KmsPlace:
+        return KmsPlace(kms)
+
+    def test_the_dataset_is_bound(self, kms: Any) -> None:
+        from hushgrad.aws_kms import AwsKms
+
+        arn = kms.create_key()["KeyMetadata"]["Arn"]
+        both = AwsKms({"a": arn, "b": arn}, client=kms)
+        (a, wrapped, _), (b, _, _) = wrap(both), wrap(both, "b")
+        assert a != b and unwraps(both, (a, wrapped, 0))
+        with pytest.raises(Exception, match="altered or wrapped under another"):
+            unwraps(both, (b, wrapped, 0))
+
+    def test_a_former_key_still_opens(self, kms: Any) -> None:
+        from hushgrad.aws_kms import AwsKms
+
+        old, new = (kms.create_key()["KeyMetadata"]["Arn"] for _ in range(2))
+        wrapped = wrap(AwsKms({"a": old}, client=kms))
+        rotated = AwsKms({"a": new}, former={"a": (old,)}, client=kms)
+        assert unwraps(rotated, wrapped)
+        assert sorted(key.state for key in rotated.keys()) == ["active", "deactivated"]
+        with pytest.raises(KeyError):
+            unwraps(AwsKms({"a": new}, client=kms), wrapped)
+
+    def test_an_unreachable_service_fails_closed(self, kms: Any, tmp_path: Path) -> None:
+        import boto3
+        from botocore.config import Config
+
+        place = KmsPlace(kms)
+        provider = place.open()
+        wrapped = wrap(provider)
+        provider._client = boto3.client(
+            "kms",
+            endpoint_url="http://127.0.0.1:9",
+            region_name="eu-central-1",
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+            config=Config(connect_timeout=1, retries={"max_attempts": 0}),
+        )
+        with pytest.raises(KeyError) as caught:
+            unwraps(provider, wrapped)
+        assert "EndpointConnectionError" in str(caught.value)
+        assert DATA_KEY.hex() not in str(caught.value)
