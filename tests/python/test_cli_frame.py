@@ -145,6 +145,12 @@ def test_version_says_what_it_was_built_with() -> None:
     assert run("--version").stdout.startswith(f"hushgrad {facts['version']}\n")
 
 
+def test_help_and_version_may_be_words() -> None:
+    assert run("help", "epsilon").stdout == run("epsilon", "--help").stdout
+    assert run("version").stdout == run("--version").stdout
+    assert run("help").stdout == run().stdout == run("--help").stdout
+
+
 def test_python_m_hushgrad() -> None:
     assert process("--version").stdout.startswith("hushgrad ")
 

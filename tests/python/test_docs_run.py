@@ -211,7 +211,7 @@ NOT_YET = ("hushgrad keys identity",)
 
 def mentions() -> list[tuple[str, str]]:
     """`hushgrad ...` wherever a page, a message or a docstring names it."""
-    sources = [*PAGES, *(ROOT / "python/hushgrad").rglob("*.py"), *(path for part in ("dpcore", "accounting", "torch_ext") for path in (ROOT / part).rglob("*.cpp"))]
+    sources = [*PAGES, *(path for path in (ROOT / "examples").rglob("*") if path.suffix in (".py", ".sh", ".cpp")), *(ROOT / "python/hushgrad").rglob("*.py"), *(path for part in ("dpcore", "accounting", "torch_ext") for path in (ROOT / part).rglob("*.cpp"))]
     return [
         (str(path.relative_to(ROOT)), found)
         for path in sources

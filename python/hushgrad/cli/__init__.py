@@ -49,6 +49,14 @@ def _run(arguments: list[str]) -> int:
         from hushgrad.cli.frame import run
         from hushgrad.cli.root import root
 
-        return run(root(_COMMANDS), arguments or ["--help"])
+        return run(root(_COMMANDS), _meant(arguments))
     except KeyboardInterrupt:  # while modules were still being imported
         return 130
+
+
+def _meant(arguments: list[str]) -> list[str]:
+    """Nothing at all, ``help COMMAND`` and ``version`` are what they are in other tools."""
+    first = arguments[0] if arguments else "help"
+    if first == "help":
+        return [*arguments[1:], "--help"]
+    return ["--version", *arguments[1:]] if first == "version" else arguments
