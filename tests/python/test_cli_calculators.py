@@ -82,6 +82,7 @@ def test_an_event_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "event.json").write_text('{"GaussianDpEvent":')
     assert_one_error_line(run("epsilon", "--event", str(tmp_path / "event.json"), "--delta", "1e-6"), 2)
     assert_one_error_line(run("epsilon", "--event", str(tmp_path / "none"), "--delta", "1e-6"), 1, "none")
+    assert_one_error_line(run("epsilon", "--event", "/dev/zero", "--delta", "1e-6"), 2, "16 MiB")
 
 
 def test_numbers_may_be_typed_as_people_type_them() -> None:

@@ -106,15 +106,32 @@ def test_what_a_crash_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert checks(tmp_path)["temporary files"].status == "failed"
 
 
-def test_a_self_test_that_fails_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("answers", "status"), [({"AES-256-GCM": True, "ML": True}, "ok"), ({"AES-256-GCM": True, "HKDF": False}, "failed"), (None, "failed")])
+def test_known_answers(answers: dict[str, bool] | None, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import hushgrad.keys
     from hushgrad.errors import InvalidState
 
-    def broken() -> Any:
-        raise InvalidState("[self_test] Expected the known answer of AES-256-GCM, received another.")
+    def self_test() -> dict[str, bool]:
+        if answers is None:
+            raise InvalidState("[self_test] Expected the known answer of AES-256-GCM, received another.")
+        return answers
 
-    monkeypatch.setattr(hushgrad.keys, "self_test", broken, raising=False)
-    assert checks(tmp_path)["self-test"].status == "failed"
+    monkeypatch.setattr(hushgrad.keys, "self_test", self_test, raising=False)
+    found = checks(tmp_path)["self-test"]
+    assert found.status == status
+    assert ("HKDF" in found.detail) == (answers is not None and "HKDF" in answers)
+
+
+def test_fips_that_is_asked_for_and_not_there_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import hushgrad.keys
+    from hushgrad.errors import Unsupported
+
+    def fips_mode() -> bool:
+        raise Unsupported("[fips] Expected OpenSSL's FIPS provider, received none.")
+
+    assert checks(tmp_path)["FIPS"].status == "ok"
+    monkeypatch.setattr(hushgrad.keys, "fips_mode", fips_mode, raising=False)
+    assert checks(tmp_path)["FIPS"].status == "failed"
 
 
 def test_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

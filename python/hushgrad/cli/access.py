@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from hushgrad.access import role_table
+from hushgrad.cli.files import read_small
 from hushgrad.cli.identity import Identity, acting
 from hushgrad.cli.output import Json, print_json, print_line, print_table
 from hushgrad.errors import InvalidArgument
@@ -107,7 +108,7 @@ def add_actor(
     json: Json = False,
 ) -> None:
     """Add an actor, or give a known one another key, team or subject."""
-    public = PublicKey.from_pem(key.read_text())
+    public = PublicKey.from_pem(read_small(key))
     sequence = acting(ledger, identity).add_actor(name, public, team=team, subject=subject)
     _done(json, sequence, f"{name!r} acts with key {public.id}")
 

@@ -107,12 +107,10 @@ def epsilon(
 
 
 def _read_event(path: str) -> DpEvent:
-    import sys
-    from pathlib import Path
-
     from hushgrad.accounting import event_from_json
+    from hushgrad.cli.files import read_small
 
-    return event_from_json(sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8", errors="strict"))
+    return event_from_json(read_small(path))
 
 
 def _answers(event: DpEvent, delta: float, adjacency: str, names: tuple[str, ...]) -> dict[str, tuple[float, float]]:

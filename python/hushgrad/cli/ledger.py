@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from hushgrad.access import digest_of
+from hushgrad.cli.files import read_small
 from hushgrad.cli.identity import MaybeIdentity, acting
 from hushgrad.cli.output import as_json, print_json, print_line, print_result, print_table, rounded_up
 from hushgrad.errors import InvalidArgument, LedgerError
@@ -356,7 +357,7 @@ def witness(
         return
     opened = Ledger(ledger, create=False)
     if key is not None:
-        note = opened.witness(key.read_text().strip())
+        note = opened.witness(read_small(key).strip())
         if json:
             print_json({"note": note})
         else:
@@ -364,7 +365,7 @@ def witness(
         return
     if check is None or not verifier:
         raise InvalidArgument("[ledger witness] Expected --key, or --check with --verifier, received neither.")
-    if not opened.expect_note(check.read_text(), verifier):
+    if not opened.expect_note(read_small(check), verifier):
         raise LedgerError("[ledger witness] Expected a ledger that holds what the note says, received one that does not: it was "
                           "put back. Restore the newest copy, or have two people accept the loss: hushgrad ledger repair.")  # fmt: skip
     print_result(json, {"ok": True}, "ok: the ledger holds what the note says", style="green")
@@ -414,7 +415,7 @@ def repair(
     """Take a ledger that was put back into use again, by two people. What was spent in the lost copy is unknown."""
     opened = acting(ledger, identity)
     if check is not None:
-        opened.expect_note(check.read_text(), verifier)
+        opened.expect_note(read_small(check), verifier)
     opened.repair(first=first, second=second, reason=reason)
     print_result(json, {"repaired": True}, "repaired. What was spent in the lost copy is not known: lower the budgets.", style="yellow")
 
@@ -476,7 +477,7 @@ def _what(kind: str, payload: dict[str, Any], run: str | None, count: int) -> st
     if kind == "finish":
         return f"{name} {payload['status']}"
     if "event" not in payload:
-        return ", ".join(f"{key}: {value}" for key, value in payload.items() if key != "dataset" and value not in ("", [], 0))
+        return ", ".join(f"{key}: {value}" for key, value in payload.items() if key not in ("dataset", "signature") and value not in ("", [], 0))
     return f"{name}, {json_text.dumps(payload['event'])}"
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from hushgrad import policy as policies
+from hushgrad.cli.files import read_small
 from hushgrad.cli.identity import Identity, acting
 from hushgrad.cli.output import Json, print_json, print_line
 from hushgrad.errors import InvalidArgument, IoError, LedgerError
@@ -102,7 +103,7 @@ def publish(file: PolicyFile, identity: Identity, ledger: LedgerPath = DEFAULT, 
     signature_file = _beside(file)
     if not signature_file.exists():
         raise InvalidArgument(f"[policy publish] Expected a signature at {signature_file}, received none. Sign it: hushgrad policy sign {file}.")
-    signature = policies.Signature.from_text(signature_file.read_text(encoding="utf-8"))
+    signature = policies.Signature.from_text(read_small(signature_file))
     sequence = acting(ledger, identity).publish_policy(text, key=signature.key, signature=signature.signature)
     version = json_text.loads(text)["version"]
     print_json({"sequence": sequence, "version": version}) if json else print_line(f"policy version {version} is in force (entry {sequence})")
