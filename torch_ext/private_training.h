@@ -89,6 +89,11 @@ class PrivateTraining {
   /// @throws InvalidArgument, InvalidState (see GraphCapture::begin_batch).
   void begin_batch(std::int64_t size, std::int64_t epoch = 0);
   bool watch(const std::vector<at::Tensor>& outputs) { return capture_.watch(outputs); }
+  /// See GraphCapture::suspicion().
+  const std::string& suspicion() const { return capture_.suspicion(); }
+  /// See GraphCapture::check_derivatives().
+  bool needs_derivatives() const { return capture_.needs_derivatives(); }
+  void check_derivatives(const std::vector<at::Tensor>& outputs) { capture_.check_derivatives(outputs); }
   /// See GraphCapture::check_loss().
   void check_loss(const std::vector<at::Tensor>& losses, const std::vector<at::Tensor>& gradients) { capture_.check_loss(losses, gradients); }
   bool has_gradients() const { return capture_.has_gradients(); }

@@ -34,6 +34,7 @@ from hushgrad.loader import (
     steps_per_epoch,
     tensors_in,
 )
+from hushgrad.wrappers import check_processes, run_as_written
 
 __all__ = ["PrivacyEngine", "PrivateSession", "session_of", "unsampled_distance"]
 
@@ -109,10 +110,12 @@ class PrivateSession:
             hooks = module._forward_hooks.copy()
             module._forward_hooks.clear()  # the check calls the module; it must not be watched, nor call the user's hooks
             try:
-                check_forward(module, args, kwargs, self._batch, self.batch_dim)
+                see = self.training.check_derivatives if self.training.needs_derivatives else None
+                check_forward(module, args, kwargs, self._batch, self.batch_dim, see)
             except Unsupported as error:
-                self._refused = str(error)  # the graph's structure is known by now and would not be checked again
-                raise
+                # The graph's structure is known by now and would not be checked again.
+                self._refused = self.training.suspicion or str(error)
+                raise Unsupported(self._refused) from error
             finally:
                 module._forward_hooks.update(hooks)
 
@@ -459,6 +462,8 @@ class PrivacyEngine:
                 '[make_private] Expected a data set with __getitem__ and __len__ with sensitivity="certified", received an IterableDataset. Give it '
                 '__getitem__, or use sensitivity="empirical".'
             )
+        if isinstance(module, nn.Module):
+            check_processes(module)
         private, ignored = _split_parameters(module, optimizer)
         check_modules(module)
         size, batch_size = describe_loader(data_loader)
@@ -487,6 +492,7 @@ class PrivacyEngine:
         training = _torch.PrivateTraining(plan, parameters, names, list(ignored.values()), self._ledger)
         session = PrivateSession(module, optimizer, training, 0 if batch_first else 1)
         session._private = frozenset(id(p) for p in parameters)
+        run_as_written(module, session._private)
         drawn = PrivateBatchSampler(lambda: session.training.begin_epoch(), lambda: session.training.draw(), plan.steps_per_epoch)
         make_loader_private(data_loader, PhysicalBatches(drawn, 1) if certified else drawn, session.begin_batch, session.batch_dim)
         if not poisson_sampling and noise_multiplier > 0:

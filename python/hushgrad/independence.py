@@ -93,24 +93,40 @@ def check_inputs(args: tuple[Any, ...], kwargs: dict[str, Any], batch: int, batc
     )
 
 
-def check_forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], batch: int, batch_dim: int) -> None:
-    """Runs the module 1 + 2*ceil(log2 batch) times without gradients and compares.
+def check_forward(
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    batch: int,
+    batch_dim: int,
+    check_derivatives: Callable[[list[torch.Tensor]], None] | None = None,
+) -> None:
+    """Runs the module 7 + 2*ceil(log2 batch) times without gradients and compares.
 
     For every bit of the sample's number the samples that have it, and then those that have not, get a neighbour's input;
-    any two samples are so told apart in both directions. Random state and buffers are put back after every run.
+    any two samples are so told apart in both directions. Then six samples stand alone among copies of themselves, so that
+    the largest or the longest sample of the batch is gone. Random state and buffers are put back after every run. Where the core
+    has taken something for a function of parameters alone, it sees the outputs of two runs with gradients, between which every
+    sample was replaced.
 
     Raises:
         Unsupported: an output of a sample moved when another sample's input changed, or a buffer took up data.
     """
     if batch < 2:
         return
+    if check_derivatives is not None:
+        with torch.enable_grad(), _on_copies(module) as restart:
+            for replaced in (half for half, _ in zip(_subsets(batch), range(2))):
+                restart()
+                changed_args, changed_kwargs = _replace((args, kwargs), replaced, batch, batch_dim)
+                check_derivatives([t for t in tensors_in(module(*changed_args, **changed_kwargs)) if t.requires_grad])
     with torch.no_grad(), _on_copies(module) as restart:
         restart()
         reference = [t.detach().clone() for t in _outputs(module(*args, **kwargs))]
         buffers = {name: buffer.detach().clone() for name, buffer in module.named_buffers()}
-        for replaced in _subsets(batch):
+        for replaced, donors in _replacements(batch):
             restart()
-            changed_args, changed_kwargs = _replace((args, kwargs), replaced, batch, batch_dim)
+            changed_args, changed_kwargs = _replace((args, kwargs), replaced, batch, batch_dim, donors)
             outputs = _outputs(module(*changed_args, **changed_kwargs))
             _compare(reference, outputs, ~replaced, batch, batch_dim)
             for name, buffer in module.named_buffers():
@@ -184,6 +200,15 @@ def _subsets(batch: int) -> Iterator[torch.Tensor]:
         yield ~has
 
 
+def _replacements(batch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """(which samples are replaced, by which each)."""
+    numbers = torch.arange(batch)
+    for replaced in _subsets(batch):
+        yield replaced, numbers.roll(1)
+    for alone in sorted({i * (batch - 1) // 5 for i in range(6)}):
+        yield numbers != alone, torch.full_like(numbers, alone)
+
+
 @contextlib.contextmanager
 def _on_copies(module: nn.Module) -> Iterator[Callable[[], None]]:
     """Yields what starts a run: the random state and copies of the buffers, as they are now. Puts both back at the end."""
@@ -213,7 +238,8 @@ def _outputs(value: Any) -> list[torch.Tensor]:
     return [t for t in tensors_in(value) if t.dim() > 0]
 
 
-def _replace(value: Any, replaced: torch.Tensor, batch: int, batch_dim: int) -> Any:
+def _replace(value: Any, replaced: torch.Tensor, batch: int, batch_dim: int, donors: torch.Tensor | None = None) -> Any:
+    """donors: for each sample the one that takes its place if it is replaced; its neighbour by default."""
     if isinstance(value, torch.Tensor):
         dim = batch_dim if value.dim() > batch_dim and value.size(batch_dim) == batch else 0
         if value.dim() == 0 or value.size(dim) != batch:
@@ -221,13 +247,14 @@ def _replace(value: Any, replaced: torch.Tensor, batch: int, batch_dim: int) -> 
         mask = replaced.to(value.device)
         shape = [1] * value.dim()
         shape[dim] = batch
-        return torch.where(mask.view(shape), value.roll(1, dim), value)
+        others = value.roll(1, dim) if donors is None else value.index_select(dim, donors.to(value.device))
+        return torch.where(mask.view(shape), others, value)
     if isinstance(value, dict):
-        return {key: _replace(item, replaced, batch, batch_dim) for key, item in value.items()}
+        return {key: _replace(item, replaced, batch, batch_dim, donors) for key, item in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_replace(item, replaced, batch, batch_dim) for item in value))
+        return type(value)(*(_replace(item, replaced, batch, batch_dim, donors) for item in value))
     if isinstance(value, (list, tuple)):
-        return type(value)(_replace(item, replaced, batch, batch_dim) for item in value)
+        return type(value)(_replace(item, replaced, batch, batch_dim, donors) for item in value)
     return value
 
 
@@ -236,6 +263,11 @@ def _compare(
 ) -> None:
     for before, after in zip(reference, outputs):
         dim = batch_dim if before.dim() > batch_dim and before.size(batch_dim) == batch else 0
+        if before.is_complex():
+            before, after = torch.view_as_real(before), torch.view_as_real(after)
+        if before.size(dim) % batch != 0 and before.dim() > 1 and before.size(1) == batch:
+            dim = 1  # states of recurrent layers
+        before, after = _common(before, after, dim)
         if before.shape != after.shape or before.size(dim) % batch != 0 or not before.is_floating_point() or before.numel() == 0:
             continue
         rows = before.size(dim) // batch
@@ -252,6 +284,15 @@ def _compare(
                 "changes when another sample of the batch does. Remove statistics over the batch (centring, batch normalisation, sorting "
                 "or rolling over the batch, attention between samples)."
             )
+
+
+def _common(before: torch.Tensor, after: torch.Tensor, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """What both hold where only other dimensions than the batch's differ: outputs as long as the batch's longest sample."""
+    if before.shape == after.shape or before.dim() != after.dim() or before.size(dim) != after.size(dim):
+        return before, after
+    for axis, (x, y) in enumerate(zip(before.shape, after.shape)):
+        before, after = before.narrow(axis, 0, min(x, y)), after.narrow(axis, 0, min(x, y))
+    return before, after
 
 
 def _rows(t: torch.Tensor, dim: int) -> torch.Tensor:

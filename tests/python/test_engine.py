@@ -768,25 +768,6 @@ def test_messages_hold_no_data() -> None:
         break
 
 
-@pytest.mark.parametrize("how", ["wrapper", "part", "in place"])
-def test_compiled_models_are_refused_with_a_way_out(how: str) -> None:
-    torch.manual_seed(0)
-    module: nn.Module = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 1))
-    optimizer = torch.optim.SGD(module.parameters(), 0.1)
-    loader = DataLoader(TensorDataset(torch.randn(16, 4)), batch_size=8)
-    # aot_eager: the compiled form of the graph without a compiler's run time.
-    if how == "wrapper":
-        module = torch.compile(module, backend="aot_eager")  # type: ignore[assignment]
-    if how == "part":
-        module[0] = torch.compile(module[0], backend="aot_eager")  # type: ignore[index]
-    if how == "in place":
-        module.compile(backend="aot_eager")
-    with pytest.raises(Unsupported, match="Compile only parts without trainable parameters"):
-        PrivacyEngine(ledger=":memory:").make_private(module=module, optimizer=optimizer, data_loader=loader, noise_multiplier=1.0, max_grad_norm=1.0, poisson_sampling=False)
-        for (x,) in loader:
-            module(x).square().mean().backward()
-
-
 def test_a_compiled_part_without_parameters_and_eager_graphs_train() -> None:
     torch.manual_seed(0)
     squash = torch.compile(nn.Sequential(nn.Tanh(), nn.Softplus()), backend="aot_eager")

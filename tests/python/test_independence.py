@@ -172,6 +172,70 @@ def test_detached_statistics_are_refused(operation: Callable[[torch.Tensor], tor
         train(Between(operation), torch.randn(20, 6))
 
 
+def straight_through(sums: torch.Tensor) -> torch.Tensor:
+    """Zero, with the gradient of its argument."""
+    return sums - sums.detach()
+
+
+class Weighted(nn.Module):
+    """A parameter beside the layers, used as the test says."""
+
+    def __init__(self, use: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.layer, self.w, self.use = nn.Linear(6, 3), nn.Parameter(torch.randn(6, 3)), use
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x) + self.use(x, self.w)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda x, w: straight_through((x @ w).sum(0)),
+        lambda x, w: straight_through((x[:, :3] * w[0]).sum(0)),
+        lambda x, w: straight_through(w * x.mean()).sum(0),
+        lambda x, w: straight_through(w[(x[:, 0] > 0).long()].sum(0)),
+        lambda x, w: F.linear(x, (w * x.detach().std()).t()),
+        lambda x, w: straight_through(x.detach().t() @ (x @ w)).sum(0),
+    ],
+    ids=["product", "scale", "number", "lookup", "weight", "products"],
+)
+def test_gradients_that_mix_where_no_output_moves_are_refused(use: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+    torch.manual_seed(0)
+    with pytest.raises(Unsupported):
+        train(Weighted(use), torch.randn(20, 6))
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda x, w: x @ (torch.eye(6) * 2 @ w),
+        lambda x, w: torch.linspace(0, 1, 6) @ w,
+        lambda x, w: torch.fft.rfft(w, dim=0).abs().sum(0) * x[:, :3],
+        lambda x, w: w.float().cumsum(0).std(0) + torch.linalg.svdvals(w).sum(),
+    ],
+    ids=["constant matrix", "constant row", "spectrum", "statistics"],
+)
+def test_functions_of_parameters_and_constants_are_accepted(use: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+    torch.manual_seed(0)
+    train(Weighted(use), torch.randn(20, 6))
+
+
+def test_a_batch_cut_to_its_longest_sample_is_refused() -> None:
+    class Cut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.head = nn.Embedding(9, 4), nn.Linear(4, 2)
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            return self.head(self.table(tokens)[:, : int((tokens > 0).sum(1).max())].mean(1))
+
+    torch.manual_seed(0)
+    tokens = torch.randint(1, 9, (20, 7)) * (torch.arange(7) < torch.randint(2, 7, (20, 1)))
+    with pytest.raises(Unsupported, match="output for one sample changes when another"):
+        train(Cut(), tokens)
+
+
 def test_a_buffer_that_takes_up_data_is_refused() -> None:
     class Averaging(nn.Module):
         def __init__(self) -> None:
@@ -212,10 +276,11 @@ class Counting(nn.Module):
         lambda: nn.Sequential(nn.Unflatten(1, (2, 3)), nn.Conv1d(2, 4, 2), nn.InstanceNorm1d(4, affine=True), nn.Flatten()),
         lambda: nn.Sequential(nn.Unflatten(1, (3, 2)), nn.TransformerEncoderLayer(2, 1, 8, dropout=0.3, batch_first=True)),
         lambda: nn.Sequential(torch.nn.utils.parametrizations.spectral_norm(nn.Linear(6, 8)).eval(), nn.Linear(8, 3)),
+        lambda: nn.Sequential(torch.nn.utils.parametrizations.spectral_norm(nn.Linear(6, 8)), nn.Linear(8, 3)),
         lambda: nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8).eval(), nn.Linear(8, 3)),
         Counting,
     ],
-    ids=["dropout", "group norm", "layer norm", "instance norm", "transformer", "spectral norm", "constant batch norm", "counter"],
+    ids=["dropout", "group norm", "layer norm", "instance norm", "transformer", "spectral norm", "estimating spectral norm", "constant batch norm", "counter"],
 )
 def test_independent_models_are_accepted(build: Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)

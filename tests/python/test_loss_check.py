@@ -62,6 +62,14 @@ GOOD: dict[str, Loss] = {
     "pairs within a sample": lambda z, y: torch.relu(z[:, :1] - z[:, 1:] + 0.1).mean(),
     "weights of each sample": lambda z, y: (F.cross_entropy(z, y, reduction="none") * (1 + y.float())).mean(),
     "divided by the batch": lambda z, y: F.cross_entropy(z, y, reduction="sum") / len(y),
+    "multi margin": lambda z, y: F.multi_margin_loss(z, y),
+    "multi margin of each": lambda z, y: (F.multi_margin_loss(z, y, reduction="none") + z.square().sum(1)).mean(),
+    "several labels": lambda z, y: F.multilabel_margin_loss(z, torch.stack([y, *[torch.full_like(y, -1)] * 3], 1)),
+    "connectionist": lambda z, y: F.ctc_loss(
+        z.view(len(y), 2, 2).log_softmax(2).transpose(0, 1), torch.ones(len(y), 1, dtype=torch.long), torch.full((len(y),), 2), torch.ones(len(y), dtype=torch.long)
+    ),
+    "largest class": lambda z, y: torch.relu(1 - z.amax(1)).mean() + z.max(1)[0].abs().mean(),
+    "chosen by an index": lambda z, y: -z.log_softmax(1)[torch.arange(len(y)), y].mean(),
     "in place": lambda z, y: (z.clone().mul_(2).sub_(1)).square().mean(),
 }
 BAD: dict[str, Loss] = {
@@ -75,6 +83,18 @@ BAD: dict[str, Loss] = {
     "ranking": lambda z, y: torch.relu(z[:, None, 0] - z[None, :, 0]).square().sum(),
     "correlation": lambda z, y: torch.corrcoef(z.t()).square().sum(),
     "norm of the batch": lambda z, y: z.norm(),
+    "hinge on pairs": lambda z, y: torch.relu(z[:, None, 0] - z[None, :, 0] + 0.5).mean(),
+    "larger of two samples": lambda z, y: torch.maximum(z[:, :1], z[:, 0]).mean(),
+    "flooding": lambda z, y: (F.cross_entropy(z, y) - 0.5).abs() + 0.5,
+    "clamped mean": lambda z, y: F.cross_entropy(z, y).clamp(min=0.1),
+    "largest loss": lambda z, y: F.cross_entropy(z, y, reduction="none").max(),
+    "largest losses": lambda z, y: F.cross_entropy(z, y, reduction="none").topk(3)[0].mean(),
+    "median": lambda z, y: z[:, 0].median(),
+    "sorted": lambda z, y: (z[:, 0].sort()[0] * torch.arange(len(y))).mean(),
+    "mean of those above": lambda z, y: (lambda each: each[each > each.mean()].mean())(F.cross_entropy(z, y, reduction="none")),
+    "multi margin of centred": lambda z, y: F.multi_margin_loss(z - z.mean(0), y),
+    "root of a multi margin": lambda z, y: F.multi_margin_loss(z, y).sqrt(),
+    "multi margins of others": lambda z, y: (F.multi_margin_loss(z, y, reduction="none") * z.flip(0)[:, 0]).mean(),
     "one pair in the middle": lambda z, y: F.cross_entropy(z, y) + 1e-3 * (z[3] * z[6]).sum(),
     "class weights": lambda z, y: F.cross_entropy(z, y, weight=torch.tensor([1.0, 2.0, 3.0, 4.0])),
     "ignored targets": lambda z, y: F.cross_entropy(z, torch.where(torch.arange(len(y)) == 2, -100, y)),
@@ -125,10 +145,7 @@ def test_as_many_kept_tokens_in_each_sample_are_no_coupling(flat: bool) -> None:
 def test_a_loss_without_second_derivative_needs_a_word() -> None:
     with pytest.raises(Unsupported, match="unchecked_loss=True"):
         step(lambda z, y: Once.apply(z).mean())
-    with pytest.raises(Unsupported, match="unchecked_loss=True"):
-        step(lambda z, y: F.multi_margin_loss(z, y))
     step(lambda z, y: Once.apply(z).mean(), unchecked_loss=True)
-    step(lambda z, y: F.multi_margin_loss(z, y), unchecked_loss=True)
     with pytest.raises(Unsupported, match="couples the samples"):
         step(BAD["centred"], unchecked_loss=True)
 

@@ -8,9 +8,12 @@
 #include <mutex>
 
 #include "dpcore/error.h"
+#include "torch_ext/capture/instead.h"
 #include "torch_ext/capture/loss_check.h"
 #include "torch_ext/capture/prober.h"
 #include "torch_ext/capture/promotion.h"
+#include "torch_ext/capture/ragged.h"
+#include "torch_ext/capture/row_movers.h"
 #include "torch_ext/rules/rule.h"
 #include "torch_ext/rules/tied.h"
 
@@ -22,6 +25,16 @@ struct Structure {
   Promotions promotions;
   std::vector<std::vector<std::vector<RowMap>>> maps;  // [site][backprop] -> survivors
   bool proven = false;
+  bool moving = false;  // rows may belong to other samples in the next batch
+};
+
+/// What is taken on condition for functions of parameters.
+struct Condition {
+  std::uint64_t signature = 0;
+  Promotions promotions;
+  std::optional<DerivativeRecord> derivatives;  // of the first pass that was shown
+  std::string complaint;  // what is thrown if it does not hold
+  bool only_shown_so;     // nothing but the comparison speaks for it
 };
 
 /// Per-sample gradients waiting at the boundary of a subgraph of parameters.
@@ -101,6 +114,9 @@ class GraphCapture::Impl : public std::enable_shared_from_this<GraphCapture::Imp
   void begin_batch(std::int64_t size);
   bool watch(const std::vector<at::Tensor>& outputs);
   void check_loss(const std::vector<at::Tensor>& losses, const std::vector<at::Tensor>& gradients);
+  bool needs_derivatives() const { return !conditions_.empty(); }
+  const std::string& suspicion() const { return suspicion_; }
+  void check_derivatives(const std::vector<at::Tensor>& outputs);
   bool has_gradients() const { return !gradients_.empty() || !composites_.empty() || !early_.empty() || completed_; }
   void accumulate();
   void discard(bool all);
@@ -120,7 +136,11 @@ class GraphCapture::Impl : public std::enable_shared_from_this<GraphCapture::Imp
   };
 
   Prepared prove(const std::vector<Edge>& roots, const std::vector<ProbedOutput>& outputs, Structure& structure);
+  Prepared prove_sites(const std::vector<Edge>& roots, const std::vector<ProbedOutput>& outputs, const Promotions& promotions, Structure& structure,
+                       Promotions& promoted, std::vector<std::size_t>& refuted, bool& decided) const;
+  bool give_owners(const std::vector<ProbedOutput>& outputs, Prepared& prepared, Structure& structure, std::vector<std::size_t>& refuted) const;
   bool resolve_known(const Walk& walk, const Structure& structure, Prepared& prepared) const;
+  bool identify_rows(const std::vector<ProbedOutput>& outputs, const Structure& structure, Prepared& prepared) const;
   void check_earlier_sites(const Walk& walk, const std::vector<ProbedOutput>& outputs);
   void attach(const Site& site, std::vector<RowMap> maps);
   void cut(const Site& site);
@@ -139,6 +159,8 @@ class GraphCapture::Impl : public std::enable_shared_from_this<GraphCapture::Imp
   std::vector<std::size_t> group_of_;             // [parameter]
   std::unordered_map<std::uint64_t, Structure> structures_;
   LossCheck loss_check_;
+  std::vector<Condition> conditions_;  // of this batch's new structures
+  std::string suspicion_;
 
   std::unordered_set<const torch::autograd::FunctionPreHook*> guards_;  // on the parameters' accumulators
   std::int64_t batch_ = -1;                   // -1: no batch has begun
@@ -166,15 +188,6 @@ class GraphCapture::Impl : public std::enable_shared_from_this<GraphCapture::Imp
 };
 
 namespace {
-
-/// Puts gradients in place of those of a node that was not to run, once.
-struct InsteadOfNode final : torch::autograd::FunctionPostHook {
-  explicit InsteadOfNode(variable_list gradients) : gradients(std::move(gradients)) {}
-  variable_list operator()(const variable_list& outputs, const variable_list&) override {
-    return gradients.empty() ? outputs : std::exchange(gradients, {});
-  }
-  variable_list gradients;
-};
 
 /// Sits on a node that computes with private parameters.
 struct SiteHook final : torch::autograd::FunctionPreHook {
@@ -240,6 +253,8 @@ void GraphCapture::Impl::begin_batch(std::int64_t size) {
                        "batches into one step use BatchMemoryManager.");
   }
   discard(false);
+  conditions_.clear();
+  suspicion_.clear();
   batch_ = size;
   ++batch_number_;
 }
@@ -265,8 +280,14 @@ bool GraphCapture::Impl::watch(const std::vector<at::Tensor>& outputs) {
   }
   Structure& structure = structures_[plain.signature];
   Prepared prepared;
-  const bool known = structure.proven && resolve_known(structure.promotions.empty() ? plain : walk_graph(roots, parameters_, structure.promotions), structure, prepared);
   const std::vector<ProbedOutput> batched = batched_outputs(differentiable, batch_, options_.batch_first);
+  bool known = structure.proven;
+  if (known) prepared.walk = structure.promotions.empty() ? plain : walk_graph(roots, parameters_, structure.promotions);
+  if (known && (structure.moving || !rows_stay(prepared.walk, batch_, options_.batch_first))) {
+    known = identify_rows(batched, structure, prepared);
+  } else if (known) {
+    known = resolve_known(prepared.walk, structure, prepared);
+  }
   if (!known) prepared = prove(roots, batched, structure);
   for (const ProbedOutput& output : batched) outputs_.push_back({torch::autograd::impl::gradient_edge(output.tensor), output.map});
   for (std::size_t i = 0; i < prepared.walk.sites.size(); ++i) attach(prepared.walk.sites[i], std::move(prepared.maps[i]));
@@ -290,7 +311,6 @@ bool GraphCapture::Impl::resolve_known(const Walk& walk, const Structure& struct
       resolved.push_back(*map);
     }
   }
-  prepared.walk = walk;
   return true;
 }
 
@@ -303,66 +323,202 @@ GraphCapture::Impl::Prepared GraphCapture::Impl::prove(const std::vector<Edge>& 
                               "the model hides which sample is which), or set batch_first."));
   }
   Promotions promotions = structure.promotions;
+  std::string complaint;
   while (true) {
-    Prepared prepared{walk_graph(roots, parameters_, promotions), {}};
+    Promotions promoted;
+    std::vector<std::size_t> refuted;
+    bool decided = batch_ > 1;
+    Prepared prepared = prove_sites(roots, outputs, promotions, structure, promoted, refuted, decided);
     const auto& sites = prepared.walk.sites;
-    for (const Site& site : sites) refuse_compiled(site, parameters_);
-    ProbeTargets targets;
-    std::vector<std::pair<std::size_t, std::uint32_t>> owner;
-    std::vector<std::vector<RowEvidence>> evidence(sites.size());
-    for (std::size_t s = 0; s < sites.size(); ++s) {
-      for (std::uint32_t nr = 0; nr < sites[s].node->num_inputs(); ++nr) {
-        targets.push_back(Edge(sites[s].node, nr));
-        owner.push_back({s, nr});
-        evidence[s].emplace_back(candidate_maps(edge_sizes(targets.back()), batch_));
+    const std::size_t first = refuted.empty() ? 0 : refuted[0];
+    // Rows in another order may be other samples' inputs (a roll over the batch): only the forward check tells.
+    if (options_.forward_is_checked && promoted.empty() && !refuted.empty() && give_owners(outputs, prepared, structure, refuted)) {
+      structure.moving = true;
+      suspicion_ = mixing_message(name_the_mixer(outputs, batch_, prepared.walk), describe(sites[first], parameters_));
+    }
+    if (promoted.empty() && !refuted.empty()) {
+      const std::string mixing = mixing_message(name_the_mixer(outputs, batch_, prepared.walk), describe(sites[refuted[0]], parameters_));
+      for (std::size_t s : refuted) {
+        if (options_.forward_is_checked && may_be_constant(sites[s])) promoted.insert(sites[s].position);
       }
+      if (promoted.empty()) throw Unsupported(complaint.empty() ? mixing : complaint);
+      if (complaint.empty()) complaint = mixing;
     }
-    std::vector<std::vector<char>> reached(sites.size());
-    for (std::size_t s = 0; s < sites.size(); ++s) reached[s].resize(evidence[s].size());
-    if (batch_ > 1) {
-      probe(outputs, batch_, prepared.walk, targets, [&](std::size_t t, const at::Tensor& backprop, const at::Tensor& seeded) {
-        const auto [s, nr] = owner[t];
-        reached[s][nr] = true;
-        evidence[s][nr].observe(backprop, seeded);
-      });
+    if (!promoted.empty()) {
+      promotions.insert(promoted.begin(), promoted.end());
+      continue;
     }
-
     check_earlier_sites(prepared.walk, outputs);
-    bool promoted = false, decided = batch_ > 1;
-    const Site* mixed = nullptr;
-    structure.maps.clear();
-    for (std::size_t s = 0; s < sites.size(); ++s) {
-      auto& resolved = prepared.maps.emplace_back();
-      auto& kept = structure.maps.emplace_back();
-      for (std::uint32_t nr = 0; nr < evidence[s].size(); ++nr) {
-        const RowEvidence& e = evidence[s][nr];
-        const auto sizes = edge_sizes(Edge(sites[s].node, nr));
-        const bool nothing_seen = batch_ > 1 && !reached[s][nr];
-        if (nothing_seen) {
-          resolved.push_back({-1, true});
-          kept.emplace_back();
-          continue;
-        }
-        const auto map = e.refuted() ? std::nullopt : std::optional(resolve(e.survivors(), sizes, batch_).value_or(e.survivors().front()));
-        if (!map) {
-          if (may_be_promoted(sites[s], options_.forward_is_checked)) {
-            promotions.insert(sites[s].position);
-            promoted = true;
-          } else if (!mixed) {
-            mixed = &sites[s];  // unless a promotion below it makes it one of parameters only
-          }
-          break;
-        }
-        decided = decided && e.decided();
-        resolved.push_back(*map);
-        kept.push_back(e.survivors());
-      }
+    if (options_.forward_is_checked && !promotions.empty()) {
+      const bool only_shown_so = !complaint.empty();
+      if (!only_shown_so) complaint = mixing_message("an operator on parameters that computes with data", "the parameters that it combines");
+      conditions_.push_back({walk_graph(roots, parameters_, {}).signature, promotions, std::nullopt, complaint, only_shown_so});
     }
-    if (promoted) continue;
-    if (mixed) throw Unsupported(mixing_message(name_the_mixer(outputs, batch_, prepared.walk), describe(*mixed, parameters_)));
     structure.promotions = promotions;
     structure.proven = decided;
+    structure.moving = structure.moving || !rows_stay(prepared.walk, batch_, options_.batch_first);
     return prepared;
+  }
+}
+
+/// Probes every site and resolves its rows. promoted: positions found to be functions of parameters; refuted: sites whose rows
+/// follow no regular order.
+GraphCapture::Impl::Prepared GraphCapture::Impl::prove_sites(const std::vector<Edge>& roots, const std::vector<ProbedOutput>& outputs,
+                                                             const Promotions& promotions, Structure& structure, Promotions& promoted,
+                                                             std::vector<std::size_t>& refuted, bool& decided) const {
+  Prepared prepared{walk_graph(roots, parameters_, promotions), {}};
+  const auto& sites = prepared.walk.sites;
+  for (const Site& site : sites) refuse_compiled(site, parameters_);
+  ProbeTargets targets;
+  std::vector<std::pair<std::size_t, std::uint32_t>> owner;
+  std::vector<std::vector<RowEvidence>> evidence(sites.size());
+  std::vector<std::vector<char>> reached(sites.size());
+  for (std::size_t s = 0; s < sites.size(); ++s) {
+    for (std::uint32_t nr = 0; nr < sites[s].node->num_inputs(); ++nr) {
+      targets.push_back(Edge(sites[s].node, nr));
+      owner.push_back({s, nr});
+      evidence[s].emplace_back(candidate_maps(edge_sizes(targets.back()), batch_));
+    }
+    reached[s].resize(evidence[s].size());
+  }
+  if (batch_ > 1) {
+    probe(outputs, batch_, prepared.walk, targets, [&](std::size_t t, const at::Tensor& backprop, const at::Tensor& seeded) {
+      if (backprop.numel() == 0) return;
+      const auto [s, nr] = owner[t];
+      reached[s][nr] = true;
+      evidence[s][nr].observe(backprop, seeded);
+    });
+  }
+  const auto earlier = std::exchange(structure.maps, {});
+  for (std::size_t s = 0; s < sites.size(); ++s) {
+    auto& resolved = prepared.maps.emplace_back();
+    auto& kept = structure.maps.emplace_back();
+    for (std::uint32_t nr = 0; nr < evidence[s].size(); ++nr) {
+      const RowEvidence& e = evidence[s][nr];
+      if (batch_ > 1 && !reached[s][nr]) {
+        const bool was_known = earlier.size() == sites.size() && nr < earlier[s].size();
+        resolved.push_back({-1, true});
+        kept.push_back(was_known ? earlier[s][nr] : std::vector<RowMap>{});
+        continue;
+      }
+      if (e.refuted()) {
+        if (may_be_promoted(sites[s], options_.forward_is_checked)) {
+          promoted.insert(sites[s].position);
+        } else {
+          refuted.push_back(s);
+        }
+        break;
+      }
+      resolved.push_back(resolve(e.survivors(), edge_sizes(Edge(sites[s].node, nr)), batch_).value_or(e.survivors().front()));
+      kept.push_back(e.survivors());
+      decided = decided && e.decided();
+    }
+  }
+  return prepared;
+}
+
+/// Finds out row by row who owns the rows of the refuted sites. Those for which that works leave `refuted`; true if any do.
+bool GraphCapture::Impl::give_owners(const std::vector<ProbedOutput>& outputs, Prepared& prepared, Structure& structure,
+                                     std::vector<std::size_t>& refuted) const {
+  ProbeTargets targets;
+  std::vector<OwnerEvidence> evidence;
+  for (std::size_t s : refuted) {
+    const NodePtr& node = prepared.walk.sites[s].node;
+    for (std::uint32_t nr = 0; nr < node->num_inputs(); ++nr) {
+      targets.push_back(Edge(node, nr));
+      evidence.emplace_back(edge_sizes(targets.back()), batch_);
+    }
+  }
+  probe(outputs, batch_, prepared.walk, targets, [&](std::size_t t, const at::Tensor& backprop, const at::Tensor& seeded) {
+    int bit = 0;
+    while (seeded[std::int64_t{1} << bit].item<bool>() == seeded[0].item<bool>()) ++bit;
+    evidence[t].observe(backprop, bit, seeded[std::int64_t{1} << bit].item<bool>());
+  });
+  std::vector<std::size_t> still_refuted;
+  std::size_t t = 0;
+  for (std::size_t s : refuted) {
+    std::vector<RowMap> maps;
+    const std::uint32_t inputs = prepared.walk.sites[s].node->num_inputs();
+    for (std::uint32_t nr = 0; nr < inputs; ++nr, ++t) {
+      if (const auto owned = evidence[t].owned()) maps.push_back(ragged_map(owned->dim, owned->owners, batch_));
+    }
+    if (maps.size() != inputs) {
+      still_refuted.push_back(s);
+      continue;
+    }
+    prepared.maps[s] = maps;
+    structure.maps[s].clear();
+    for (const RowMap& map : maps) structure.maps[s].push_back({map});
+  }
+  const bool any = still_refuted.size() < refuted.size();
+  refuted = std::move(still_refuted);
+  return any;
+}
+
+/// As resolve_known, for structures whose rows move: along the dimensions that are known, every row is told apart again.
+bool GraphCapture::Impl::identify_rows(const std::vector<ProbedOutput>& outputs, const Structure& structure, Prepared& prepared) const {
+  const auto& sites = prepared.walk.sites;
+  if (outputs.empty() || structure.maps.size() != sites.size()) return false;
+  struct Target {
+    std::size_t site;
+    std::vector<RowMap> survivors;
+    std::vector<at::Tensor> norms;
+  };
+  const OwnerCodes codes(batch_);
+  ProbeTargets edges;
+  std::vector<Target> targets;
+  for (std::size_t s = 0; s < sites.size(); ++s) {
+    if (structure.maps[s].size() != sites[s].node->num_inputs()) return false;
+    for (std::uint32_t nr = 0; nr < sites[s].node->num_inputs(); ++nr) {
+      edges.push_back(Edge(sites[s].node, nr));
+      targets.push_back({s, structure.maps[s][nr], {}});
+    }
+  }
+  std::vector<at::Tensor> factors;
+  for (int i = 0; i < codes.probes(); ++i) factors.push_back(codes.factors(i));
+  bool unseen = false;
+  probe_scaled(outputs, batch_, prepared.walk, edges, factors, [&](std::size_t t, const at::Tensor& backprop, std::size_t) {
+    if (backprop.numel() == 0) return;
+    const auto& survivors = targets[t].survivors;
+    unseen = unseen || survivors.empty() || survivors.front().dim >= backprop.dim() || survivors.front().dim < 0;
+    if (!unseen) targets[t].norms.push_back(row_norms(backprop, survivors.front().dim));
+  });
+  if (unseen) return false;
+  prepared.maps.assign(sites.size(), {});
+  for (std::size_t t = 0; t < targets.size(); ++t) {
+    Target& target = targets[t];
+    if (target.norms.size() != factors.size()) {  // nothing flows there
+      if (!target.norms.empty()) return false;
+      prepared.maps[target.site].push_back({-1, true});
+      continue;
+    }
+    const auto owners = codes.owners(target.norms);
+    if (!owners) return false;
+    const RowMap& usual = target.survivors.front();
+    const auto sizes = edge_sizes(edges[t]);
+    const bool as_usual = !usual.ragged && allows(sizes, usual, batch_) && owners->eq(owners_of(usual, sizes, batch_)).logical_or(owners->lt(0)).all().item<bool>();
+    if (!as_usual && !options_.forward_is_checked) return false;
+    prepared.maps[target.site].push_back(as_usual ? usual : ragged_map(usual.dim, *owners, batch_));
+  }
+  return true;
+}
+
+void GraphCapture::Impl::check_derivatives(const std::vector<at::Tensor>& outputs) {
+  std::vector<Edge> roots;
+  for (const at::Tensor& output : outputs) {
+    if (!output.defined() || !output.requires_grad()) continue;
+    Edge edge = torch::autograd::impl::gradient_edge(output);
+    if (edge.function && parameters_.find(edge.function.get()) < 0) roots.push_back(std::move(edge));
+  }
+  const std::uint64_t signature = walk_graph(roots, parameters_, {}).signature;
+  for (Condition& condition : conditions_) {
+    if (signature != condition.signature) {  // says nothing of this one
+      if (condition.only_shown_so) throw Unsupported(condition.complaint);
+      continue;
+    }
+    DerivativeRecord record(walk_graph(roots, parameters_, condition.promotions), parameters_);
+    if (condition.derivatives && condition.derivatives->differs_from(record, parameters_)) throw Unsupported(condition.complaint);
+    condition.derivatives = std::move(record);
   }
 }
 
@@ -389,7 +545,9 @@ void GraphCapture::Impl::check_earlier_sites(const Walk& walk, const std::vector
 }
 
 void GraphCapture::Impl::cut(const Site& site) {
-  for (const Use& use : site.uses) site.node->next_edges()[use.edge] = Edge();
+  auto edges = site.node->next_edges();
+  for (const Use& use : site.uses) edges[use.edge] = Edge();
+  set_edges(*site.node, edges);
 }
 
 void GraphCapture::Impl::attach(const Site& site, std::vector<RowMap> maps) {
@@ -706,6 +864,9 @@ void GraphCapture::discard(bool all) { impl_->discard(all); }
 ClippedSum GraphCapture::finish() { return impl_->finish(); }
 std::vector<at::Tensor> GraphCapture::take_sums() { return impl_->take_sums(); }
 ClippedSum GraphCapture::finish_count(float& storage) { return impl_->finish_count(storage); }
+const std::string& GraphCapture::suspicion() const { return impl_->suspicion(); }
+bool GraphCapture::needs_derivatives() const { return impl_->needs_derivatives(); }
+void GraphCapture::check_derivatives(const std::vector<at::Tensor>& outputs) { impl_->check_derivatives(outputs); }
 void GraphCapture::check_loss(const std::vector<at::Tensor>& losses, const std::vector<at::Tensor>& gradients) { impl_->check_loss(losses, gradients); }
 void GraphCapture::set_max_grad_norm(double max_grad_norm) { impl_->set_max_grad_norm(max_grad_norm); }
 double GraphCapture::max_grad_norm() const { return impl_->options().max_grad_norm; }

@@ -19,7 +19,8 @@ struct CaptureOptions {
   LossReduction loss_reduction = LossReduction::mean;
   bool batch_first = true;     // outputs are [B, ...] (or [B*m, ...]); false: [T, B, ...]
   // The caller runs the model on other samples whenever watch() returns true and refuses it if an output of a sample that
-  // stayed moves. Lets parameters be combined with tensors that the graph does not record (masks, buffers).
+  // stayed moves. Lets parameters be combined with tensors that the graph does not record (masks, buffers), and rows follow the
+  // samples in no regular order (packed sequences, routed tokens).
   bool forward_is_checked = false;
   ClippingFunction clipping_function = ClippingFunction::clip;
   // Per-layer clipping: one bound a group in place of max_grad_norm, and the group of each parameter. A group is finished inside
@@ -58,6 +59,17 @@ class GraphCapture {
   /// Attaches to the graph behind the outputs of a forward pass over the current batch. May be called several times a
   /// batch. Returns true if this graph's structure was seen for the first time and has been proven by probing.
   bool watch(const std::vector<at::Tensor>& outputs);
+
+  /// What is wrong with the model if the caller's forward check fails, by the operator's name, where the last new structure shows one.
+  const std::string& suspicion() const;
+
+  /// Under forward_is_checked: true if a structure that is new in this batch holds parts that are taken for functions of parameters,
+  /// on condition that the caller lets check_derivatives() show it.
+  bool needs_derivatives() const;
+
+  /// Compares those parts between the outputs of this call and of the one before: forward passes from the same state, between which
+  /// every sample was replaced. Derivatives that moved are derivatives of data. Leaves nothing attached. @throws Unsupported.
+  void check_derivatives(const std::vector<at::Tensor>& outputs);
 
   /// True if a backward pass has left per-sample gradients that were not accumulated yet.
   bool has_gradients() const;

@@ -9,7 +9,7 @@
 namespace hushgrad {
 
 at::Tensor at_least_float(const at::Tensor& t) {
-  return t.scalar_type() == at::kDouble ? t : t.to(at::kFloat);
+  return t.scalar_type() == at::kDouble || t.is_complex() ? t : t.to(at::kFloat);
 }
 
 at::Tensor without_omitted(const at::Tensor& t, const SampleFactors& factors) {

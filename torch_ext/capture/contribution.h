@@ -40,7 +40,7 @@ class Instantiated final : public Contribution {
   at::Tensor gradients_;
 };
 
-/// float64 stays, everything else becomes float32: norms and sums are never taken in less.
+/// float64 and complex numbers stay, everything else becomes float32: norms and sums are never taken in less.
 at::Tensor at_least_float(const at::Tensor& t);
 
 /// t: [B, ...] -> sum of squares of each sample: [B] float64.

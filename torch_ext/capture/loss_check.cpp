@@ -11,7 +11,9 @@
 #include <unordered_map>
 
 #include "dpcore/error.h"
+#include "torch_ext/capture/gates.h"
 #include "torch_ext/capture/prober.h"
+#include "torch_ext/capture/rowwise_loss.h"
 
 namespace hushgrad {
 namespace {
@@ -187,11 +189,17 @@ void LossCheck::check(const std::vector<at::Tensor>& losses, const std::vector<a
     refuse(message("one that cannot be checked, because it runs through the custom function ", graph.opaque,
                    "; if every sample has a loss of its own, say so with unchecked_loss=True"));
   }
+  if (const auto selection = counted_selection(graph.nodes, batch)) {
+    refuse(message("a mean over rows that a condition selects (", *selection, "), which divides by the kept rows of all samples together"));
+  }
   bool separate = true;
+  std::optional<std::string> gate;
   try {
     const ProbingScope probing;
     const CutBehind cut(graph.outputs);
+    const RowwiseLosses smooth(graph.nodes);
     separate = is_block_diagonal(roots, seeds, graph.outputs, batch);
+    if (separate) gate = coupling_gate(graph.nodes, graph.outputs, batch);
   } catch (const std::exception& error) {
     if (!unchecked_) {
       const std::string reason = error.what();
@@ -200,6 +208,7 @@ void LossCheck::check(const std::vector<at::Tensor>& losses, const std::vector<a
     }
   }
   if (!separate) refuse("one that couples the samples: a sample's gradient moves with another sample's output");
+  if (gate) refuse(message("one in which ", *gate, " decides by one sample what another one's gradient is"));
   proven_.insert(graph.signature);
 }
 

@@ -24,10 +24,12 @@ struct WatchedOutput {
 ///
 /// Refuses:
 ///   - losses with mixed second derivatives: contrastive losses, functions of a batch mean, batch variances;
+///   - operators that decide by one sample what another one's gradient is, where second derivatives are zero (gates.h): the largest
+///     loss of the batch, a hinge on pairs of samples, flooding;
 ///   - a mean over kept tokens (nll_loss, cross_entropy with reduction="mean" and ignored targets or class weights): the
-///     divisor counts the other samples' tokens;
+///     divisor counts the other samples' tokens; a mean over rows that a condition selects;
 ///   - a loss that leads into the model beside its outputs (an auxiliary loss computed inside);
-///   - a loss with a custom function or an operator without second derivative, unless `set_unchecked(true)`.
+///   - a loss with a custom function or an operator without second derivative (rowwise_loss.h knows some that need none), unless `set_unchecked(true)`.
 ///
 /// Not seen: numbers that the loss takes of the batch without a graph (detached statistics, class counts of the targets).
 class LossCheck {

@@ -27,28 +27,28 @@ at::Tensor random_seed(const at::Tensor& like, at::Generator& generator) {
   return at::randn(like.sizes(), generator, at::TensorOptions().dtype(at::kFloat)).to(like.device(), like.scalar_type());
 }
 
-using See = std::function<void(std::size_t, const at::Tensor&, const at::Tensor&)>;
+using See = std::function<void(std::size_t, const at::Tensor&, std::size_t)>;
 
 std::atomic<int> probes_running{0};
 
 struct ProbeHook final : torch::autograd::FunctionPreHook {
-  ProbeHook(std::vector<std::pair<std::uint32_t, std::size_t>> inputs, const See& see, const at::Tensor& seeded)
-      : inputs(std::move(inputs)), see(see), seeded(seeded) {}
+  ProbeHook(std::vector<std::pair<std::uint32_t, std::size_t>> inputs, const See& see, const std::size_t& number)
+      : inputs(std::move(inputs)), see(see), number(number) {}
   variable_list operator()(const variable_list& backprops) override {
     for (const auto& [nr, target] : inputs) {
-      if (backprops[nr].defined()) see(target, backprops[nr], seeded);
+      if (backprops[nr].defined()) see(target, backprops[nr], number);
     }
     return backprops;
   }
   std::vector<std::pair<std::uint32_t, std::size_t>> inputs;  // (input of the node, target)
   const See& see;
-  const at::Tensor& seeded;
+  const std::size_t& number;
 };
 
 /// Hooks on the targets' nodes and leaves out of reach, for as long as a series of probes takes.
 class ProbedGraph {
  public:
-  ProbedGraph(const Walk& walk, const ProbeTargets& targets, const See& see, const at::Tensor& seeded) {
+  ProbedGraph(const Walk& walk, const ProbeTargets& targets, const See& see, const std::size_t& number) {
     for (const NodePtr& node : walk.nodes) {
       for (std::uint32_t i = 0; i < node->num_outputs(); ++i) {
         const Edge edge = node->next_edge(i);
@@ -60,7 +60,7 @@ class ProbedGraph {
     std::unordered_map<Node*, std::vector<std::pair<std::uint32_t, std::size_t>>> by_node;
     for (std::size_t t = 0; t < targets.size(); ++t) by_node[targets[t].function.get()].push_back({targets[t].input_nr, t});
     for (auto& [node, inputs] : by_node) {
-      auto hook = std::make_unique<ProbeHook>(std::move(inputs), see, seeded);
+      auto hook = std::make_unique<ProbeHook>(std::move(inputs), see, number);
       hooked_.push_back({node, hook.get()});
       node->add_pre_hook(std::move(hook));
     }
@@ -83,12 +83,16 @@ class ProbedGraph {
   std::vector<std::pair<Node*, const torch::autograd::FunctionPreHook*>> hooked_;
 };
 
-void run_probe(const std::vector<ProbedOutput>& outputs, std::int64_t batch, const at::Tensor& seeded, at::Generator& generator) {
+void run_probe(const std::vector<ProbedOutput>& outputs, std::int64_t batch, const at::Tensor& factors) {
+  at::Generator generator = at::detail::createCPUGenerator(0x9e3779b9);
   std::vector<Edge> roots;
   variable_list seeds;
   for (const ProbedOutput& output : outputs) {
     at::Tensor seed = random_seed(output.tensor, generator);
-    by_sample(seed, output.map, batch).index_fill_(0, seeded.logical_not().nonzero().squeeze(1).to(seed.device()), 0);
+    at::Tensor rows = by_sample(seed, output.map, batch);
+    std::vector<std::int64_t> shape(rows.dim(), 1);
+    shape[0] = batch;
+    rows.mul_(factors.to(seed.device(), seed.scalar_type()).view(shape));
     roots.push_back(torch::autograd::impl::gradient_edge(output.tensor));
     seeds.push_back(std::move(seed));
   }
@@ -117,17 +121,25 @@ bool is_probing() { return probes_running > 0; }
 ProbingScope::ProbingScope() { ++probes_running; }
 ProbingScope::~ProbingScope() { --probes_running; }
 
-void probe(const std::vector<ProbedOutput>& outputs, std::int64_t batch, const Walk& walk, const ProbeTargets& targets, const See& see) {
-  at::Generator generator = at::detail::createCPUGenerator(0x9e3779b9);
-  at::Tensor seeded;
-  const ProbedGraph graph(walk, targets, see, seeded);
+void probe_scaled(const std::vector<ProbedOutput>& outputs, std::int64_t batch, const Walk& walk, const ProbeTargets& targets,
+                  const std::vector<at::Tensor>& factors, const See& see) {
+  std::size_t number = 0;
+  const ProbedGraph graph(walk, targets, see, number);
+  for (; number < factors.size(); ++number) run_probe(outputs, batch, factors[number]);
+}
+
+void probe(const std::vector<ProbedOutput>& outputs, std::int64_t batch, const Walk& walk, const ProbeTargets& targets,
+           const std::function<void(std::size_t, const at::Tensor&, const at::Tensor&)>& see) {
+  std::vector<at::Tensor> seeded, factors;
   const int bits = std::bit_width(static_cast<std::uint64_t>(batch - 1));
   for (int bit = 0; bit < bits; ++bit) {
     for (bool value : {true, false}) {
-      seeded = samples_with_bit(batch, bit, value);
-      run_probe(outputs, batch, seeded, generator);
+      seeded.push_back(samples_with_bit(batch, bit, value));
+      factors.push_back(seeded.back().to(at::kFloat));
     }
   }
+  probe_scaled(outputs, batch, walk, targets, factors,
+               [&](std::size_t target, const at::Tensor& backprop, std::size_t number) { see(target, backprop, seeded[number]); });
 }
 
 std::string name_the_mixer(const std::vector<ProbedOutput>& outputs, std::int64_t batch, const Walk& walk) {

@@ -45,6 +45,11 @@ class ProbingScope {
 void probe(const std::vector<ProbedOutput>& outputs, std::int64_t batch, const Walk& walk, const ProbeTargets& targets,
            const std::function<void(std::size_t, const at::Tensor&, const at::Tensor&)>& see);
 
+/// One backward pass for each of `factors`, [batch] float32: what every sample's seed is multiplied by. The seeds are the same in all.
+/// Calls see(target, backprop, number of the probe).
+void probe_scaled(const std::vector<ProbedOutput>& outputs, std::int64_t batch, const Walk& walk, const ProbeTargets& targets,
+                  const std::vector<at::Tensor>& factors, const std::function<void(std::size_t, const at::Tensor&, std::size_t)>& see);
+
 /// The operator behind which separate samples become mixed: its name, or "an operator" if the probes do not show it.
 std::string name_the_mixer(const std::vector<ProbedOutput>& outputs, std::int64_t batch, const Walk& walk);
 

@@ -1,10 +1,14 @@
 #include "torch_ext/capture/promotion.h"
 
+#include <ATen/CPUGeneratorImpl.h>
+#include <torch/csrc/autograd/engine.h>
 #include <torch/csrc/autograd/generated/Functions.h>
 
 #include <algorithm>
 #include <array>
 #include <string_view>
+
+#include "torch_ext/capture/prober.h"
 
 namespace hushgrad {
 namespace {
@@ -80,6 +84,54 @@ bool takes_data_by_nature(Node& node) {
 }
 
 }  // namespace
+
+bool may_be_constant(const Site& site) {
+  std::size_t valid = 0;
+  for (const Edge& edge : site.node->next_edges()) valid += edge.is_valid();
+  return valid == site.uses.size() && site.node->name() != "CompiledFunctionBackward";
+}
+
+DerivativeRecord::DerivativeRecord(const Walk& walk, const ParameterIndex& parameters) {
+  std::vector<Edge> boundaries, leaves;
+  variable_list directions;
+  at::Generator generator = at::detail::createCPUGenerator(0x2545f491);
+  for (const Site& site : walk.sites) {
+    for (const Use& use : site.uses) {
+      if (use.parameter >= 0) continue;
+      const auto& metadata = use.boundary.function->input_metadata(use.boundary.input_nr);
+      boundaries.push_back(use.boundary);
+      directions.push_back(at::randn(edge_sizes(use.boundary), generator, at::TensorOptions().dtype(at::kFloat))
+                               .to(metadata.device(), metadata.dtype().toScalarType()));
+    }
+  }
+  if (boundaries.empty()) return;
+  for (const NodePtr& node : walk_graph(boundaries, parameters, {}).nodes) {
+    const auto p = parameters.find(node.get());
+    if (p < 0) continue;
+    derivatives_.emplace_back(static_cast<std::size_t>(p), at::Tensor());
+    leaves.emplace_back(node, 0);
+  }
+  const ProbingScope probing;
+  const variable_list found = torch::autograd::Engine::get_default_engine().execute(boundaries, directions, /*keep_graph=*/true,
+                                                                                    /*create_graph=*/false, /*accumulate_grad=*/false, leaves);
+  for (std::size_t i = 0; i < found.size(); ++i) derivatives_[i].second = found[i].defined() ? found[i].detach().clone() : found[i];
+}
+
+std::optional<std::string> DerivativeRecord::differs_from(const DerivativeRecord& other, const ParameterIndex& parameters) const {
+  constexpr double kTolerance = 1e-5;
+  for (std::size_t i = 0; i < derivatives_.size(); ++i) {
+    const auto& [p, mine] = derivatives_[i];
+    if (i >= other.derivatives_.size() || other.derivatives_[i].first != p) return parameters.name(p);
+    const at::Tensor& its = other.derivatives_[i].second;
+    if (mine.defined() != its.defined()) return parameters.name(p);
+    if (!mine.defined()) continue;
+    const at::Tensor a = mine.is_sparse() ? mine.to_dense() : mine, b = its.is_sparse() ? its.to_dense() : its;
+    if (a.equal(b)) continue;
+    // NaN is unlike itself: refused.
+    if (!((a - b).norm().item<double>() <= kTolerance * a.norm().item<double>())) return parameters.name(p);
+  }
+  return std::nullopt;
+}
 
 bool may_be_promoted(const Site& site, bool forward_is_checked) {
   Node& node = *site.node;

@@ -1,6 +1,11 @@
 // Which nodes may compute on parameters only, so that samples reach them mixed without the model mixing samples.
 #pragma once
 
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "torch_ext/capture/sites.h"
 
 namespace hushgrad {
@@ -14,5 +19,21 @@ namespace hushgrad {
 ///     otherwise only for scalars and for sums in the parameter's own shape;
 ///   - operators that take indices or data by nature (linear, convolution, embedding, normalisation): never.
 bool may_be_promoted(const Site& site, bool forward_is_checked);
+
+/// Whether all that the operator has on record are private parameters. If what it takes beside them is constant (a matrix of
+/// positions, a number), it is a function of parameters as well; only other data can tell: see DerivativeRecord.
+bool may_be_constant(const Site& site);
+
+/// Derivatives of the parts of a graph that were taken for functions of parameters, in a fixed direction. A part that computes
+/// with data has others when the data changes.
+class DerivativeRecord {
+ public:
+  DerivativeRecord(const Walk& walk, const ParameterIndex& parameters);
+  /// The name of a parameter whose derivative is another one there; nothing if all are alike.
+  std::optional<std::string> differs_from(const DerivativeRecord& other, const ParameterIndex& parameters) const;
+
+ private:
+  std::vector<std::pair<std::size_t, at::Tensor>> derivatives_;  // (parameter, gradient)
+};
 
 }  // namespace hushgrad

@@ -35,8 +35,19 @@ std::optional<RowMap> resolve(const std::vector<RowMap>& survivors, at::IntArray
   return chosen;
 }
 
+at::Tensor rows_of(const RaggedRows& ragged, std::int64_t b) {
+  const std::int64_t first = b * ragged.longest;
+  const auto padding = ragged.padding.ge(first).logical_and(ragged.padding.lt(first + ragged.longest)).sum().item<std::int64_t>();
+  return ragged.index.narrow(0, first, ragged.longest - padding);
+}
+
 at::Tensor by_sample(const at::Tensor& t, const RowMap& map, std::int64_t batch) {
   if (map.dim < 0) return t.unsqueeze(0).unsqueeze(0);
+  if (map.ragged) {
+    at::Tensor rows = t.index_select(map.dim, map.ragged->index.to(t.device()));
+    if (map.ragged->padding.numel() > 0) rows.index_fill_(map.dim, map.ragged->padding.to(t.device()), 0);
+    return rows.unflatten(map.dim, {batch, map.ragged->longest}).movedim({map.dim, map.dim + 1}, {0, 1});
+  }
   const std::int64_t m = t.size(map.dim) / batch;
   if (map.major) return t.unflatten(map.dim, {batch, m}).movedim({map.dim, map.dim + 1}, {0, 1});
   return t.unflatten(map.dim, {m, batch}).movedim({map.dim + 1, map.dim}, {0, 1});

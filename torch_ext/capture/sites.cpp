@@ -123,7 +123,9 @@ class Walker {
     while (true) {
       result.parameter = parameters_.find(edge.function.get());
       if (result.parameter >= 0) return result;
-      if (!is_isometry(*edge.function)) {
+      // A real parameter made complex on the way: half of the boundary's gradient does not reach it.
+      const bool is_complex = at::isComplexType(edge.function->input_metadata(edge.input_nr).dtype().toScalarType());
+      if (is_complex || !is_isometry(*edge.function)) {
         result.path.clear();
         return result;
       }
@@ -152,6 +154,10 @@ ParameterIndex::ParameterIndex(std::vector<at::Tensor> parameters, std::vector<s
     if (!p.is_leaf() || !p.requires_grad()) {
       throw InvalidArgument(message("[parameters] Expected '", names_[i], "' to be a leaf that requires grad. Pass the module's "
                                     "trainable parameters; freeze others with requires_grad_(False)."));
+    }
+    if (p.is_complex()) {
+      throw Unsupported(message("[parameters] Expected parameters of real numbers, received '", names_[i], "' of complex ones. Keep its real and "
+                                "imaginary parts in a parameter with a last dimension of 2 and use torch.view_as_complex(parameter) in forward()."));
     }
     accumulators_.push_back(torch::autograd::impl::grad_accumulator(p));
     if (!by_node_.emplace(accumulators_.back().get(), static_cast<std::int64_t>(i)).second) {

@@ -12,6 +12,11 @@ variable_list only_sample(const SiteView& view, std::int64_t b) {
     const at::Tensor& backprop = view.backprops[i];
     if (!backprop.defined()) continue;
     masked[i] = at::zeros_like(backprop);
+    if (const auto& ragged = view.maps[i].ragged) {
+      const at::Tensor rows = rows_of(*ragged, b).to(backprop.device());
+      masked[i].index_copy_(view.maps[i].dim, rows, backprop.index_select(view.maps[i].dim, rows));
+      continue;
+    }
     by_sample(masked[i], view.maps[i], view.batch).select(0, b).copy_(
         by_sample(backprop, view.maps[i], view.batch).select(0, b));
   }

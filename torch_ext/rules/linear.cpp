@@ -140,7 +140,38 @@ bool mm(const SiteView& view, MmBackward0& node, Contributions& out) {
   return true;
 }
 
+/// Each sample's rows one after the other, as many for each. [B*m, ...]
+at::Tensor in_order(const at::Tensor& rows, const RowMap& map, std::int64_t batch) { return by_sample(rows.detach(), map, batch).flatten(0, 1); }
+
+bool ragged_addmm(const SiteView& view, AddmmBackward0& node, Contributions& out) {
+  if (!node.alpha.equal(1) || !node.beta.equal(1)) return false;
+  for (std::size_t i = 0; i < view.site.uses.size(); ++i) {
+    const Use& use = view.site.uses[i];
+    if (use.edge == 0) out[i] = reduce_broadcast(view.backprops[0].detach(), view.maps[0], view.batch, edge_sizes(use.boundary));
+    if (use.edge == 2) {
+      out[i] = linear_contribution(in_order(unpack_once(node.mat1_), view.maps[0], view.batch), in_order(view.backprops[0], view.maps[0], view.batch),
+                                   RowMap{0, true}, view.batch, true);
+    }
+    if (!out[i]) return false;
+  }
+  return true;
+}
+
+bool ragged_mm(const SiteView& view, MmBackward0& node, Contributions& out) {
+  if (view.site.uses.size() != 1 || view.site.uses[0].edge != 1) return false;
+  out[0] = linear_contribution(in_order(unpack_once(node.self_), view.maps[0], view.batch), in_order(view.backprops[0], view.maps[0], view.batch),
+                               RowMap{0, true}, view.batch, true);
+  return true;
+}
+
 }  // namespace
+
+bool ragged_linear_rule(const SiteView& view, Contributions& out) {
+  if (!view.maps[0].ragged || view.maps[0].dim != 0 || !view.flows() || view.backprops[0].is_complex()) return false;
+  if (auto* node = dynamic_cast<AddmmBackward0*>(&view.node())) return ragged_addmm(view, *node, out);
+  if (auto* node = dynamic_cast<MmBackward0*>(&view.node())) return ragged_mm(view, *node, out);
+  return false;
+}
 
 std::unique_ptr<Contribution> linear_contribution(at::Tensor activations, at::Tensor backprops, RowMap rows, std::int64_t batch,
                                                   bool boundary_is_in_out) {

@@ -1,6 +1,6 @@
 // The fused LSTM layer of the CPU. Its node gives whole gradients only, so the backward pass through time is ours: the gates are
-// recomputed with two products over all steps (the states are on record), then one step after the other. What comes out serves
-// the input's gradient as well, and the node itself does not run.
+// read from oneDNN's workspace, or recomputed with two products over all steps (the states are on record), then one step after the
+// other. What comes out serves the input's gradient as well, and the node itself does not run.
 //
 //   i, f, g, o = split(x_t W_ih^T + h_{t-1} W_hh^T + b);  c_t = f c_{t-1} + i g;  h_t = o tanh(c_t)
 #include <ATen/Dispatch.h>
@@ -31,8 +31,11 @@ struct Layer {
 };
 
 struct Gates {
-  at::Tensor activated;  // [T, B, 4H]: i, f, g, o after their functions
-  at::Tensor c, tanh_c;  // [T, B, H]
+  at::Tensor activated;  // [T, B, 4H]: i, f, g, o after their functions; rows may be padded
+  bool by_step;          // activated is in the order of the recurrence, not of time
+  at::Tensor c, tanh_c;  // [T, B, H], in order of time
+  std::int64_t row_stride() const { return activated.stride(1); }
+  std::int64_t place(const Layer& layer, std::int64_t n) const { return by_step ? n : layer.step(n); }
 };
 
 // One row of cells: these loops are all there is between the products.
@@ -84,22 +87,49 @@ void run_cells(const Layer& layer, const Gates& gates) {
       const T* before = start + b * hidden;
       for (std::int64_t n = 0; n < layer.steps(); ++n) {
         const std::int64_t row = layer.step(n) * batch + b;
-        step_cells(activated + row * 4 * hidden, before, c + row * hidden, hidden);
+        step_cells(activated + (gates.place(layer, n) * batch + b) * gates.row_stride(), before, c + row * hidden, hidden);
         before = c + row * hidden;
       }
     }
   });
 }
 
-Gates recompute(const Layer& layer) {
+/// input: [N, d], h_before: [N, H] -> [N, 4H]
+at::Tensor activate(const Layer& layer, const at::Tensor& input, const at::Tensor& h_before) {
+  const std::int64_t hidden = layer.w_hh.size(1);
+  at::Tensor activated = at::addmm(layer.bias, input, layer.w_ih.t());
+  activated.addmm_(h_before, layer.w_hh.t());
+  activated.narrow(1, 0, 2 * hidden).sigmoid_();
+  activated.narrow(1, 2 * hidden, hidden).tanh_();
+  activated.narrow(1, 3 * hidden, hidden).sigmoid_();
+  return activated;
+}
+
+/// The gates in oneDNN's workspace, where they lie first, in the order of the recurrence and in rows padded to cache lines. That is
+/// nowhere promised, so the first and the last step are compared with the formula; undefined if they are not what they should be.
+at::Tensor recorded_gates(MkldnnRnnLayerBackward0& node, const NodePtr& self, const Layer& layer) {
+  const std::int64_t steps = layer.steps(), batch = layer.input.size(1), width = 4 * layer.w_hh.size(1);
+  if (layer.input.scalar_type() != at::kFloat) return {};
+  const at::Tensor workspace = unpack_once(node.result3_, self);
+  constexpr std::int64_t kLine = 16, kAlias = 256;
+  std::int64_t stride = (width + kLine - 1) / kLine * kLine;
+  if (stride % kAlias == 0) stride += kLine;
+  const std::int64_t bytes = steps * batch * stride * static_cast<std::int64_t>(sizeof(float));
+  if (!workspace.defined() || workspace.scalar_type() != at::kByte || !workspace.is_contiguous() || workspace.numel() < bytes) return {};
+  const at::Tensor gates = workspace.detach().view(-1).narrow(0, 0, bytes).view(at::kFloat).as_strided({steps, batch, width}, {batch * stride, stride, 1});
+  for (std::int64_t n : {std::int64_t{0}, steps - 1}) {
+    const at::Tensor expected = activate(layer, layer.input[layer.step(n)], layer.h_before[layer.step(n)]);
+    if (!at::allclose(gates[n], expected, 1e-4, 1e-4, /*equal_nan=*/true)) return {};
+  }
+  return gates;
+}
+
+Gates gates_of(MkldnnRnnLayerBackward0& node, const NodePtr& self, const Layer& layer) {
   const std::int64_t steps = layer.steps(), batch = layer.input.size(1), hidden = layer.w_hh.size(1);
   Gates gates;
-  gates.activated = at::addmm(layer.bias, layer.input.flatten(0, 1), layer.w_ih.t());
-  gates.activated.addmm_(layer.h_before.flatten(0, 1), layer.w_hh.t());
-  gates.activated.narrow(1, 0, 2 * hidden).sigmoid_();
-  gates.activated.narrow(1, 2 * hidden, hidden).tanh_();
-  gates.activated.narrow(1, 3 * hidden, hidden).sigmoid_();
-  gates.activated = gates.activated.view({steps, batch, 4 * hidden});
+  gates.activated = recorded_gates(node, self, layer);
+  gates.by_step = gates.activated.defined();
+  if (!gates.by_step) gates.activated = activate(layer, layer.input.flatten(0, 1), layer.h_before.flatten(0, 1)).view({steps, batch, 4 * hidden});
   gates.c = at::empty({steps, batch, hidden}, layer.input.options());
   AT_DISPATCH_FLOATING_TYPES(layer.input.scalar_type(), "lstm_cells", [&] { run_cells<scalar_t>(layer, gates); });
   gates.tanh_c = gates.c.tanh();
@@ -113,12 +143,13 @@ void step_back(const Layer& layer, const Gates& gates, std::int64_t n, const at:
   const std::int64_t batch = layer.input.size(1), hidden = layer.w_hh.size(1), t = layer.step(n);
   const T* c_before = n == 0 ? layer.c_start.const_data_ptr<T>() : gates.c.const_data_ptr<T>() + layer.step(n - 1) * batch * hidden;
   const T* from_output = d_output.defined() ? d_output.const_data_ptr<T>() + t * batch * hidden : nullptr;
-  const T *activated = gates.activated.const_data_ptr<T>() + t * batch * 4 * hidden, *tanh_c = gates.tanh_c.const_data_ptr<T>() + t * batch * hidden;
+  const std::int64_t stride = gates.row_stride();
+  const T *activated = gates.activated.const_data_ptr<T>() + gates.place(layer, n) * batch * stride, *tanh_c = gates.tanh_c.const_data_ptr<T>() + t * batch * hidden;
   const T* h_gradient = dh.const_data_ptr<T>();
   T *c_gradient = dc.mutable_data_ptr<T>(), *out = d_gates.mutable_data_ptr<T>() + t * batch * 4 * hidden;
   at::parallel_for(0, batch, 8, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t b = begin; b < end; ++b) {
-      step_cells_back(activated + b * 4 * hidden, tanh_c + b * hidden, c_before + b * hidden, h_gradient + b * hidden,
+      step_cells_back(activated + b * stride, tanh_c + b * hidden, c_before + b * hidden, h_gradient + b * hidden,
                       from_output ? from_output + b * hidden : nullptr, c_gradient + b * hidden, out + b * 4 * hidden, hidden);
     }
   });
@@ -134,7 +165,7 @@ at::Tensor copy_or_zeros(const at::Tensor& gradient, const at::Tensor& like) {
 }
 
 Back back_through_time(const Layer& layer, const Gates& gates, const at::Tensor& d_output, const at::Tensor& d_hidden, const at::Tensor& d_cell) {
-  Back back{at::empty_like(gates.activated), copy_or_zeros(d_hidden, layer.c_start), copy_or_zeros(d_cell, layer.c_start)};
+  Back back{at::empty(gates.activated.sizes(), layer.input.options()), copy_or_zeros(d_hidden, layer.c_start), copy_or_zeros(d_cell, layer.c_start)};
   const at::Tensor output = d_output.defined() ? d_output.detach().contiguous() : d_output;
   for (std::int64_t n = layer.steps() - 1; n >= 0; --n) {
     AT_DISPATCH_FLOATING_TYPES(layer.input.scalar_type(), "lstm_step_back", [&] { step_back<scalar_t>(layer, gates, n, output, back.dh, back.dc, back.d_gates); });
@@ -174,7 +205,7 @@ bool lstm_rule(const SiteView& view, Contributions& out) {
   if (!node || !is_ours(view, *node)) return false;
   if (!view.flows(0) && !view.flows(1) && !view.flows(2)) return true;
   const Layer layer = layer_of(*node, view.site.node);
-  const Back back = back_through_time(layer, recompute(layer), view.backprops[0], view.backprops[1], view.backprops[2]);
+  const Back back = back_through_time(layer, gates_of(*node, view.site.node, layer), view.backprops[0], view.backprops[1], view.backprops[2]);
   const at::Tensor rows = back.d_gates.flatten(0, 1);  // [T*B, 4H]
   const RowMap order{0, false};
   at::Tensor bias;  // [B, 4H]

@@ -3,6 +3,8 @@
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/generated/Functions.h>
 
+#include <algorithm>
+
 #include "torch_ext/rules/rule.h"
 
 namespace hushgrad {
@@ -52,11 +54,16 @@ void emit(const SiteView& view, const WeightAndBias& sums, Contributions& out) {
   }
 }
 
+/// The normalised values come from parameters themselves (a table of relative positions).
+bool normalises_parameters(const SiteView& view) {
+  return std::any_of(view.site.uses.begin(), view.site.uses.end(), [](const Use& use) { return use.edge == 0; });
+}
+
 }  // namespace
 
 bool layer_norm_rule(const SiteView& view, Contributions& out) {
   auto* node = dynamic_cast<NativeLayerNormBackward0*>(&view.node());
-  if (!node) return false;
+  if (!node || normalises_parameters(view)) return false;
   if (!view.flows()) return true;
   const RowMap map = view.maps[0];
   const std::int64_t normalised = static_cast<std::int64_t>(node->normalized_shape.size());
@@ -74,7 +81,7 @@ bool layer_norm_rule(const SiteView& view, Contributions& out) {
 
 bool group_norm_rule(const SiteView& view, Contributions& out) {
   auto* node = dynamic_cast<NativeGroupNormBackward0*>(&view.node());
-  if (!node) return false;
+  if (!node || normalises_parameters(view)) return false;
   if (!view.flows()) return true;
   const RowMap map = view.batch == 1 ? RowMap{0, true} : view.maps[0];
   if (map.dim != 0) return false;

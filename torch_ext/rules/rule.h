@@ -35,6 +35,7 @@ using Contributions = std::vector<std::unique_ptr<Contribution>>;
 /// Fills `out` and returns true, or returns false if this node (or this case of it) is not the rule's.
 using Rule = bool (*)(const SiteView& view, Contributions& out);
 
+bool ragged_linear_rule(const SiteView& view, Contributions& out);  // addmm, mm on rows in no regular order
 bool linear_rule(const SiteView& view, Contributions& out);       // addmm, mm
 bool convolution_rule(const SiteView& view, Contributions& out);  // convolution 1d/2d/3d, transposed, grouped
 bool embedding_rule(const SiteView& view, Contributions& out);

@@ -1,5 +1,7 @@
+#include <algorithm>
 #include <array>
 
+#include "dpcore/error.h"
 #include "torch_ext/rules/rule.h"
 
 namespace hushgrad {
@@ -7,15 +9,58 @@ namespace {
 
 // In order of how often networks use them; the generic rule comes last and takes everything.
 constexpr std::array kRules = {
-    linear_rule,    convolution_rule, layer_norm_rule, group_norm_rule, embedding_rule,
+    ragged_linear_rule, linear_rule,    convolution_rule, layer_norm_rule, group_norm_rule, embedding_rule,
     broadcast_rule, product_rule,     lstm_rule,       generic_rule,
 };
+
+// Of these any row may belong to any sample, and values may be complex.
+constexpr std::array kGeneralRules = {layer_norm_rule, embedding_rule, broadcast_rule, generic_rule};
+
+// Rows that no output depends on may carry nothing: a value there would be nobody's.
+void check_unowned(const SiteView& view) {
+  for (std::size_t i = 0; i < view.backprops.size(); ++i) {
+    const auto& ragged = view.maps[i].ragged;
+    if (!view.flows(i) || !ragged || ragged->unowned.numel() == 0) continue;
+    const at::Tensor rows = view.backprops[i].detach().index_select(view.maps[i].dim, ragged->unowned.to(view.backprops[i].device()));
+    if (!rows.ne(0).any().item<bool>()) continue;
+    throw Unsupported(message("[backward] Expected every row at ", describe(view.site, view.parameters), " to belong to one sample of the batch, "
+                              "received some that could not be told apart. Make the inputs finite (torch.nan_to_num), or rewrite the "
+                              "selection of rows with a mask."));
+  }
+}
+
+bool has_empty_rows(const SiteView& view) {
+  for (std::size_t i = 0; i < view.backprops.size(); ++i) {
+    if (view.flows(i) && view.backprops[i].numel() > 0) return false;
+  }
+  return true;
+}
+
+bool is_any_complex(const SiteView& view) {
+  for (std::size_t i = 0; i < view.backprops.size(); ++i) {
+    if (view.flows(i) && view.backprops[i].is_complex()) return true;
+  }
+  return false;
+}
+
+bool is_any_ragged(const SiteView& view) {
+  for (const RowMap& map : view.maps) {
+    if (map.ragged) return true;
+  }
+  return false;
+}
 
 }  // namespace
 
 Contributions apply_rules(const SiteView& view) {
   Contributions out(view.site.uses.size());
+  if (has_empty_rows(view)) return out;
+  const bool ragged = is_any_ragged(view);
+  if (ragged) check_unowned(view);
+  const bool only_general = ragged || is_any_complex(view);
   for (Rule rule : kRules) {
+    const bool general = std::find(kGeneralRules.begin(), kGeneralRules.end(), rule) != kGeneralRules.end();
+    if (only_general && !general && !(ragged && rule == ragged_linear_rule)) continue;
     if (rule(view, out)) break;
     for (auto& contribution : out) contribution.reset();
   }
@@ -26,14 +71,15 @@ at::Tensor apply_for_use(const SiteView& view, const Use& use, const variable_li
   // The edges of private parameters are cut by now; this one is put back for the call, all others are taken away so
   // that nothing else is computed.
   Node& node = view.node();
-  auto edges = node.next_edges();
+  const auto edges = node.next_edges();
   struct Restore {
     Node& node;
-    decltype(edges)& saved;
-    ~Restore() { node.next_edges() = saved; }
+    const torch::autograd::edge_list& saved;
+    ~Restore() { set_edges(node, saved); }
   } restore{node, edges};
-  for (Edge& edge : node.next_edges()) edge = Edge();
-  node.next_edges()[use.edge] = use.boundary;
+  torch::autograd::edge_list alone(edges.size());
+  alone[use.edge] = use.boundary;
+  set_edges(node, alone);
   return node(variable_list(backprops)).at(use.edge);
 }
 
@@ -61,7 +107,8 @@ std::unique_ptr<Contribution> reduce_broadcast(const at::Tensor& unreduced, cons
     if (dim < lead || (boundary[dim - lead] == 1 && unreduced.size(dim) != 1)) summed.push_back(at);
     ++at;
   }
-  const auto type = unreduced.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  const bool stays = unreduced.scalar_type() == at::kDouble || unreduced.is_complex();
+  const auto type = stays ? unreduced.scalar_type() : at::kFloat;
   std::vector<std::int64_t> shape{batch};
   shape.insert(shape.end(), boundary.begin(), boundary.end());
   const bool nothing_to_sum = summed.size() == 1 && rows.size(1) == 1 && unreduced.scalar_type() == type;

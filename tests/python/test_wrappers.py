@@ -1,0 +1,133 @@
+"""What torch.compile and torch.distributed wrap around a model."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from hushgrad import PrivacyEngine
+from hushgrad.errors import Unsupported
+
+BACKEND = "aot_eager"  # as opaque to autograd as the compilers that need a tool chain
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 5), nn.Linear(5, 3)
+
+    def hidden(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(x) * torch.sigmoid(x)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.hidden(self.first(x)))
+
+
+def gradients(module: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+    """Of one step without noise on one batch."""
+    optimizer, loader = torch.optim.SGD(module.parameters(), 0.0), DataLoader(TensorDataset(x), batch_size=len(x))
+    PrivacyEngine(ledger=":memory:").make_private(
+        module=module, optimizer=optimizer, data_loader=loader, noise_multiplier=0.0, max_grad_norm=0.5, loss_reduction="sum", poisson_sampling=False
+    )  # fmt: skip
+    for (rows,) in loader:
+        module(rows).square().sum().backward()
+        optimizer.step()
+    return [p.grad for p in module.parameters()]  # type: ignore[misc]
+
+
+def same_start(build: Any) -> Any:
+    torch.manual_seed(0)
+    torch._dynamo.reset()
+    return build()
+
+
+def whole() -> nn.Module:
+    return torch.compile(Net(), backend=BACKEND)  # type: ignore[return-value]
+
+
+def in_place() -> nn.Module:
+    net = Net()
+    net.compile(backend=BACKEND)
+    return net
+
+
+def a_part_with_parameters() -> nn.Module:
+    net = Net()
+    net.last = torch.compile(net.last, backend=BACKEND)  # type: ignore[assignment]
+    return net
+
+
+@pytest.mark.parametrize("build", [whole, in_place, a_part_with_parameters])
+def test_compiled_models_train_as_they_were_written_and_say_so(build: Any) -> None:
+    expected = gradients(same_start(Net), x := torch.linspace(-1, 1, 48).view(8, 6))
+    module = same_start(build)
+    with pytest.warns(UserWarning, match="torch.compile.* runs as it was written"):
+        found = gradients(module, x)
+    torch.testing.assert_close(found, expected)
+    with torch.no_grad():
+        torch.testing.assert_close(module(x), same_start(Net)(x))
+
+
+@pytest.mark.parametrize("backend", ["eager", BACKEND])
+def test_parts_without_parameters_stay_compiled(backend: str) -> None:
+    x = torch.linspace(-1, 1, 48).view(8, 6)
+    expected = gradients(same_start(Net), x)
+    net = same_start(Net)
+    net.hidden = torch.compile(lambda h: torch.tanh(h) * torch.sigmoid(h), backend=backend)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = gradients(net, x)
+    torch.testing.assert_close(found, expected)
+    assert not any("runs as it was written" in str(warning.message) for warning in caught)
+    if backend == BACKEND:
+        assert "CompiledFunctionBackward" in type(net.hidden(torch.ones(2, requires_grad=True)).grad_fn).__name__
+
+
+def test_a_compiled_function_of_parameters_is_refused_with_advice() -> None:
+    net = same_start(Net)
+    net.forward = torch.compile(net.forward, backend=BACKEND)
+    with pytest.raises(Unsupported, match="compiled by torch.compile.*without trainable parameters"):
+        gradients(net, torch.randn(8, 6))
+
+
+def test_wrappers_that_exchange_gradients_are_refused() -> None:
+    wrapped = nn.DataParallel(Net())
+    with pytest.raises(Unsupported, match="'' .DataParallel.*Pass the module that it wraps"):
+        gradients(wrapped, torch.randn(8, 6))
+
+
+PROCESS = """
+import sys, torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+import torch.distributed as dist
+from hushgrad import PrivacyEngine
+from hushgrad.errors import Unsupported
+dist.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=int(sys.argv[2]), world_size=2)
+net = nn.Linear(3, 2)
+module = nn.parallel.DistributedDataParallel(net) if sys.argv[3] == "wrapped" else net
+try:
+    PrivacyEngine(ledger=":memory:").make_private(
+        module=module, optimizer=torch.optim.SGD(module.parameters(), 0.1), data_loader=DataLoader(TensorDataset(torch.randn(8, 3)), batch_size=4),
+        noise_multiplier=1.0, max_grad_norm=1.0)
+except Unsupported as error:
+    print("refused:", error)
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.parametrize("how", ["wrapped", "plain"])
+def test_several_processes_are_refused(how: str, tmp_path: Path) -> None:
+    if not torch.distributed.is_available():
+        pytest.skip("torch without torch.distributed: two processes are not tested")
+    ranks = [subprocess.Popen([sys.executable, "-c", PROCESS, str(tmp_path / "store"), str(rank), how], stdout=subprocess.PIPE, text=True) for rank in (0, 1)]
+    for rank in ranks:
+        assert "refused: [make_private] Expected one process, received a process group of 2" in rank.communicate(timeout=120)[0]
