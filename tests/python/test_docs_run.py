@@ -138,6 +138,7 @@ def make_room(text: str) -> None:
     """A block that makes a file must not find it."""
     for made in re.findall(r"(?:ledger init --ledger|keys init) (\S+)", text):
         Path(made).unlink(missing_ok=True)
+        Path(made + ".log").unlink(missing_ok=True)  # of a keyring
     if re.search(r"ledger init *(#.*)?$", text, flags=re.MULTILINE):
         Path("hushgrad.ledger.db").unlink()
 
