@@ -28,7 +28,6 @@ __all__ = [
     "LogEntry",
     "Pkcs11",
     "fips_mode",
-    "fips_status",
     "read_passphrase",
     "require_fips",
     "self_test",
@@ -517,11 +516,6 @@ def require_fips() -> None:
 def fips_mode() -> bool:
     """Whether FIPS mode is on."""
     return _core.fips_mode()
-
-
-def fips_status() -> str:
-    """For people: whether FIPS mode is on. ``Unsupported`` when ``HUSHGRAD_FIPS`` asks for a provider that is not there."""
-    return "on: every algorithm comes from OpenSSL's FIPS provider" if fips_mode() else "off"
 
 
 def self_test() -> dict[str, bool]:

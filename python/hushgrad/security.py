@@ -64,11 +64,7 @@ def _cryptography() -> Iterator[Check]:
     except (ImportError, HushgradError) as error:
         yield Check("self-test", "failed", _one_line(error), "Do not use this installation: install hushgrad and OpenSSL again", why)
         return
-    wrong = [name for name, passed in results.items() if not passed] if isinstance(results, dict) else []
-    if wrong:
-        found_wrong = f"another answer than the known one: {', '.join(wrong)}"
-        yield Check("self-test", "failed", found_wrong, "Do not use this installation: install hushgrad and OpenSSL again", why)
-    elif self_test is None:
+    if self_test is None:
         yield Check("self-test", "warning", "this build has none", "Install a newer hushgrad", why)
         return
     wrong = [name for name, right in results.items() if not right]
