@@ -113,6 +113,7 @@ def _ledger(ledger: Ledger, verdict: Verdict) -> Json:
         "engine": "postgresql" if _is_postgresql(ledger) else "sqlite",
         "id": ledger.id if verdict.ok else None,
         "durable": ledger.durable,
+        "names": "proven" if verdict.ok and ledger.has_access_rules else "taken at their word",
         "as_of": words.time(newest[0].time) if newest else None,
         "oldest": words.time(oldest[0].time) if oldest else None,
         "head": {"sequence": newest[0].sequence, "hash": newest[0].hash} if newest else None,
