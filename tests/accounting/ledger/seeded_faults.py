@@ -32,7 +32,8 @@ FAULTS = (
           "  reservations[entry.sequence] = {payload.event_sequence, payload.count,",
           "  run.tally.add(place.run_use, -payload.count / 2); run.record.steps -= payload.count / 2;\n"
           "  reservations[entry.sequence] = {payload.event_sequence, payload.count,", "Blocks.*"),
-    Fault("one step more than the budget", "accounting/ledger/gate.cpp", "allowance->left >= count", "allowance->left + 1 >= count",
+    Fault("one step more than the budget", "accounting/ledger/gate.cpp",
+          "affordable_steps(history, event, budget.epsilon, budget.delta)}", "affordable_steps(history, event, budget.epsilon, budget.delta) + 1}",
           "BudgetGate*:LedgerConcurrency.*:Engines/Attacks*:Ledger.*"),
     Fault("no sync of the file", "accounting/ledger/database.cpp", "synchronous = EXTRA", "synchronous = OFF", "LedgerDurability.*:LedgerAttacks.APower*"),
     Fault("epsilon is not signed", "accounting/ledger/cover.cpp",
