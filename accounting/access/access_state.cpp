@@ -253,7 +253,7 @@ void AccessState::apply_approval(const LedgerRecord& record, std::int64_t sequen
   if (operation.action != field(record, "action")) refuse("the action of the operation", "another", "Ask again.");
   const auto allowed = check_approvals(operation, approvals, {approvers(field(record, "subject"), time), 1, time / kSecond, used_nonces});
   used_nonces.insert(operation.nonce);
-  approval = {sequence, operation.action, operation.requester, operation.scope, static_cast<std::int64_t>(allowed.size())};
+  approval = {sequence, operation.action, operation.requester, field(record, "subject"), operation.scope, static_cast<std::int64_t>(allowed.size())};
 }
 
 void AccessState::apply_break_glass(const LedgerRecord& record, std::int64_t sequence, std::int64_t time) {

@@ -67,7 +67,7 @@ struct IdentityProvider {
 /// What was approved in the entry before.
 struct FreshApproval {
   std::int64_t sequence = 0;
-  std::string action, requester;  // requester: id of the key
+  std::string action, requester, subject;  // requester: id of the key
   std::map<std::string, std::string> scope;
   std::int64_t approvers = 0;
 };

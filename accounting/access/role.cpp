@@ -22,6 +22,7 @@ constexpr auto kCustodian = Role::key_custodian;
 const std::vector<ActionRow>& rows() {
   static const std::vector<ActionRow> table = {
       {Action::train, "train", {kTrainer}, false, true},
+      {Action::finish, "finish", {}, false, true},
       {Action::set_budget, "set_budget", {kOfficer}, false, false},
       {Action::raise_budget, "raise_budget", {kOfficer}, true, false},
       {Action::describe, "describe", {kOfficer}, false, false},

@@ -11,7 +11,8 @@ enum class Role { trainer, approver, privacy_officer, auditor, key_custodian };
 
 /// What somebody asks to do. The names are those of records, policies and approvals.
 enum class Action {
-  train,               // begin a run, take its steps, finish it
+  train,               // begin a run and take its steps
+  finish,              // say how many steps one's own run took, and that it ended: takes proof and nothing else
   set_budget,          // a first cap, or a lower one
   raise_budget,        // a cap that lets more through than the one in force
   describe,            // a description of a dataset that opens nothing

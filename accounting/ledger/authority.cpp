@@ -223,7 +223,7 @@ std::optional<Denied> Authority::spend(State& state, Batch& batch, const Run& ru
   const auto known = spending_.find(run.record.run_id);
   const std::int64_t time = batch.now();
   if (known != spending_.end()) {
-    known->second.decision = decide_on(state, time, known->second.request, 0).decision;
+    known->second.decision = decide_on(state, time, known->second.request, known->second.request.approvals).decision;
     if (known->second.decision.allowed) return std::nullopt;
     return settle(state, batch, {known->second.request, known->second.decision}, {});
   }

@@ -21,6 +21,7 @@ std::string framed(std::string_view text) {
 
 bool says_who(const std::string& kind, const std::string& key) {
   if (kind == "budget") return key == "set_by";
+  if (kind == "run") return key != "dataset" && key != "purpose";  // its id is drawn when it begins
   if (kind == "repair") return key == "first" || key == "second" || key == "reason";
   return key == "actor";
 }
@@ -89,7 +90,7 @@ std::string Cover::take(const Need& need, Item item) {
   if (left == 0) return "nobody was allowed to write it";
   if (need.action != action) return "the decision before it is about another action";
   if (need.actor != actor) return "the decision before it is of somebody else";
-  if (need.subject != subject || (need.action == Action::train && need.purpose != purpose)) {
+  if (need.subject != subject || need.purpose != purpose) {
     return "the decision before it is about another dataset or purpose";
   }
   items.push_back(std::move(item));

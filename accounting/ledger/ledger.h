@@ -183,8 +183,8 @@ class Ledger {
   /// checked by the caller; the ledger checks issuer, audience, subject, lifetime and that it is used once.
   std::int64_t add_provider(const ProviderInfo& info);
   std::int64_t open_session(const SessionInfo& info);
-  /// entries() for somebody who may export, on record.
-  std::vector<LedgerEntry> export_entries();
+  /// Whether whoever acts may export, on record; then entries() is what leaves. Denied otherwise.
+  void authorise_export();
 
   /// Entries as stored, good or bad, from sequence `first` on, at most `limit`. Works on a broken chain.
   std::vector<LedgerEntry> entries(std::int64_t first = 1, std::int64_t limit = INT64_MAX) const;

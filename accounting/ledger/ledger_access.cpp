@@ -199,15 +199,13 @@ std::int64_t Ledger::open_session(const SessionInfo& info) {
   });
 }
 
-std::vector<LedgerEntry> Ledger::export_entries() {
-  if (has_access_rules()) {
-    std::optional<Denied> denied;
-    session_->write([&](State& state, Batch& batch) {
-      denied = authority_->permit(state, batch, {Action::export_ledger, {}, {}, authority_->actor(state, batch.now())});
-    });
-    if (denied) throw *denied;
-  }
-  return entries();
+void Ledger::authorise_export() {
+  if (!has_access_rules()) return;
+  std::optional<Denied> denied;
+  session_->write([&](State& state, Batch& batch) {
+    denied = authority_->permit(state, batch, {Action::export_ledger, {}, {}, authority_->actor(state, batch.now())});
+  });
+  if (denied) throw *denied;
 }
 
 std::vector<BudgetStatus> Ledger::budget_status(const std::string& dataset) const {

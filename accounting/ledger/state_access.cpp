@@ -39,7 +39,7 @@ bool speaks_for_itself(const LedgerRecord& record) {
 
 Need State::need_of_run(const std::string& run_id) {
   const RunInfo& info = runs[known_run(run_id)].record.info;
-  return {Action::train, info.dataset, info.purpose, info.actor};
+  return {Action::finish, info.dataset, info.purpose, info.actor};
 }
 
 std::optional<Need> State::need_of(std::string_view kind, const std::string& payload) {
@@ -112,7 +112,9 @@ void State::apply_audit(const Entry& entry, const LedgerRecord& record) {
     if (!is_signed) nonsense("its signature does not fit it");
   }
   const FreshApproval* approval = access.approval.sequence == entry.sequence - 1 ? &access.approval : nullptr;
-  if (approval != nullptr && (approval->action != fields.at("action") || approval->requester != key_id)) {
+  const bool fits = approval == nullptr || (approval->action == fields.at("action") && approval->requester == key_id &&
+                                            approval->subject == fields.at("subject"));
+  if (!fits) {
     nonsense("the approval before it is about something else");
   }
   Cover cover = cover_of(record, approval);

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hushgrad.accounting import GaussianDpEvent
 from hushgrad.errors import Denied, InvalidArgument
@@ -124,6 +126,20 @@ def altered() -> str:
 )
 def test_one_fault_is_enough(make: Callable[[], str], expected: str) -> None:
     assert reason(make()) == expected
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_no_changed_token_says_something_else(data: st.DataObject) -> None:
+    good = token()
+    at = data.draw(st.integers(0, len(good) - 1))
+    new = data.draw(st.text("ABCxyz019-_.=", min_size=0, max_size=3))
+    changed = good[:at] + new + good[at + data.draw(st.integers(0, 3)) :]
+    try:
+        found = verify(changed, PROVIDER, nonce="n")
+    except Denied:
+        return
+    assert found == verify(good, PROVIDER, nonce="n")
 
 
 def test_the_second_factor_may_be_an_acr() -> None:

@@ -170,7 +170,7 @@ void bind_access(py::module_& m, py::class_<Ledger, std::shared_ptr<Ledger>>& le
              return self.open_session({issuer, audience, subject, token, expires, key});
            },
            Unlocked())
-      .def("authorise_export", [](Ledger& self) { self.export_entries(); }, Unlocked())
+      .def("authorise_export", &Ledger::authorise_export, Unlocked())
       .def("budget_status", [](Ledger& self, const std::string& name) {
         py::list list;
         for (const BudgetStatus& status : unlocked([&] { return self.budget_status(name); })) {

@@ -94,7 +94,7 @@ def roles(json: Json = False) -> None:
     if json:
         print_json(table)
         return
-    print_table(("action", "roles"), [(action, ", ".join(names)) for action, names in table.items()])
+    print_table(("action", "roles"), [(action, ", ".join(names) or "whoever began the run") for action, names in table.items()])
 
 
 @group.command("add-actor")

@@ -38,7 +38,7 @@ FAULTS = (
     Fault("no sync of the file", "accounting/ledger/database.cpp", "synchronous = EXTRA", "synchronous = OFF", "LedgerDurability.*:LedgerAttacks.APower*"),
     Fault("epsilon is not signed", "accounting/ledger/cover.cpp",
           'if (covers_of(items) != covers) return "it is not what was allowed";', "", "Engines/Access.Changed*"),
-    Fault("signatures are not checked", "accounting/ledger/state_access.cpp", "if (!is_signed) nonsense", "if (false) nonsense", "Engines/Access.Changed*"),
+    Fault("signatures are not checked", "accounting/ledger/state_access.cpp", "if (!is_signed) nonsense", "if (!is_signed && false) nonsense", "Engines/Access.Changed*"),
     Fault("grants do not expire", "accounting/access/access_state.cpp", "(grant.expires == 0 || time < grant.expires)", "true", "Decision.*:Engines/Access.AGrant*"),
     Fault("a grant counts at its last moment", "accounting/access/access_state.cpp", "time < grant.expires)", "time <= grant.expires)", "Decision.*"),
     Fault("revocations are ignored", "accounting/access/decision.cpp", 'if (grant.revoked) return "revoked";', "", "Decision.*:Engines/Access.ARevoked*"),
