@@ -268,3 +268,16 @@ def test_the_manual_page_holds_every_command_and_option() -> None:
         pytest.skip("groff is not installed; the page was not formatted")
     done = subprocess.run(["groff", "-man", "-Tutf8", "-ww", "-z"], input=page, text=True, capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("more", [["--output", "none/cert"], ["--output", "cert", "--file", "none"], ["--output", "there"]])
+def test_keys_are_not_destroyed_if_the_certificate_cannot_be_written(more: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("keys", "init", "k").returncode == 0
+    assert run("keys", "create", "--dataset", "d", "--keyring", "k").returncode == 0
+    Path("there").write_text("mine")
+    assert_one_error_line(run("keys", "shred", "--dataset", "d", "--reason", "r", "--yes", "--keyring", "k", *more), ExitCode.FAILED)
+    (key,) = json.loads(run("keys", "list", "--keyring", "k", "--json").stdout)["keys"]
+    assert key["state"] == "active" and Path("there").read_text() == "mine" and not Path("cert").exists()
+    assert run("keys", "shred", "--dataset", "d", "--reason", "r", "--yes", "--keyring", "k", "--output", "cert").returncode == 0
+    assert Path("cert").stat().st_size > 100

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +12,7 @@ from typing import Annotated
 import typer
 
 from hushgrad.approval import Operation, approve
+from hushgrad.cli.files import read_small
 from hushgrad.cli.keys_options import (
     DEFAULT,
     ApprovalFiles,
@@ -56,7 +60,7 @@ def write_new(path: Path, text: str) -> None:
 def read_text(path: Path) -> str:
     """Read a text that people pass around."""
     try:
-        return path.read_text(encoding="utf-8")
+        return read_small(path)
     except UnicodeDecodeError:
         raise InvalidArgument(f"[keys] Expected text in {path}, received bytes. Check the path.") from None
     except OSError as error:
@@ -164,15 +168,43 @@ def shred(
         raise InvalidArgument("[keys] Expected a confirmation, received none. Nothing was destroyed.")
     approved = authorization(request, approval)
     names = [str(path) for path in _files(files or [])]
-    text = target.shred(dataset=dataset, tenant=tenant, key_id=key, reason=reason, files=names, **approved)
-    write_new(output, text + "\n")
+    with _place_for(output) as certificate:
+        text = target.shred(dataset=dataset, tenant=tenant, key_id=key, reason=reason, files=names, **approved)
+        certificate(text + "\n")
     facts = {"destroyed": named, "certificate": str(output), "files": len(names), "generation": target.generation}
     print_result(json, facts, f"destroyed the keys of {named}; certificate in {output}")
+
+
+@contextmanager
+def _place_for(path: Path) -> Iterator[Callable[[str], None]]:
+    """The file is made before what it is to tell of happens: afterwards it is too late to find that it cannot be.
+
+    What nevertheless cannot be written is printed on standard error. If nothing happened, nothing is left.
+    """
+    write_new(path, "")
+    written = False
+
+    def write(text: str) -> None:
+        nonlocal written
+        written = True
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError:
+            print(text, file=sys.stderr)
+            raise
+
+    try:
+        yield write
+    finally:
+        if not written:
+            path.unlink(missing_ok=True)
 
 
 def _files(paths: list[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
+        if not path.exists():
+            raise IoError(f"[keys] Expected a file or folder at {path}, received none. Nothing was destroyed.")
         found += sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     return found
 
