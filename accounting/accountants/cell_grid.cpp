@@ -27,15 +27,16 @@ class Lowering {
   // to become negative.
   bool lowered(std::size_t top, std::vector<double>& masses) const {
     std::vector<double> drop(top + 1, 0);  // how far the curve is lowered at every grid point
-    for (std::size_t i = 0; i + 1 < top; ++i) {
+    for (std::size_t i = 0; i < top; ++i) {
       drop[i] = std::max(drop[i], cells_[i].gap_low);
       drop[i + 1] = cells_[i].gap_high;
     }
-    // The curve ends at 0 on the last grid point. Its last line is the tangent there, the axis, so the point before
-    // goes down to 0 too.
+    // The curve ends at 0 on the last grid point. If the last tangent would pass below, the last line is the axis, so the
+    // point before goes down to 0 too. If all losses of the last cell lie at its ends, the tangent is the curve.
     const double to_axis = cells_[top - 1].high / widths_[top - 1].tilt * widths_[top - 1].share;
     if (drop[top - 1] > to_axis) return false;
-    drop[top - 1] = to_axis;
+    if (drop[top] > 0) drop[top - 1] = to_axis;
+    drop[top] = 0;
 
     masses.assign(top + 1, 0);
     for (std::size_t i = 0; i < top; ++i) {
@@ -43,6 +44,8 @@ class Lowering {
       masses[i] += i == 0 ? drop[0]
                           : cells_[i - 1].high + (drop[i] - drop[i - 1] * widths_[i - 1].tilt) / widths_[i - 1].share;
     }
+    const double last = cells_[top - 1].high - drop[top - 1] * widths_[top - 1].tilt / widths_[top - 1].share;
+    masses[top] = drop[top - 1] == to_axis ? 0 : std::max(last, 0.0);
     return true;
   }
 

@@ -97,10 +97,11 @@ Composition::Composition(const Spending& spending, Direction direction, Bound bo
 void Composition::multiply(Product& product, const GridLoss& grid, double count) {
   // The largest mass goes to place 0 and stays out of the transform, whose error is then relative to the rest.
   const auto peak_at = static_cast<std::size_t>(std::max_element(grid.masses.begin(), grid.masses.end()) - grid.masses.begin());
-  double total = 0, far = 0;
+  const double top = grid.loss(grid.masses.size() - 1, spacing_);
+  double total = 0, far = 0;  // far: of exp(far_tilt * (loss - top))
   for (std::size_t i = 0; i < grid.masses.size(); ++i) {
     total += grid.masses[i];
-    if (bound_ == Bound::lower) far += grid.masses[i] * std::exp(far_tilt_ * grid.loss(i, spacing_));
+    if (bound_ == Bound::lower) far += grid.masses[i] * std::exp(far_tilt_ * (grid.loss(i, spacing_) - top));
   }
   // A composition without this step is a lower bound too, and the better one where the grid is wider than the losses.
   if (bound_ == Bound::lower && !(grid.log_scale + std::log(total) > 0)) return;
@@ -110,7 +111,7 @@ void Composition::multiply(Product& product, const GridLoss& grid, double count)
   }
   const double bulk = grid.loss(peak_at, spacing_);
   log_moment_ += count * (grid.log_scale + std::log(total));
-  far_log_moment_ += count * std::log(far / total);
+  far_log_moment_ += count * (std::log(far / total) + far_tilt_ * top);
   offset_ += count * bulk;
   infinite_ += count * grid.infinite;
   loss_error_ += count * (grid.loss_error + 4 * kUlp * std::abs(bulk));

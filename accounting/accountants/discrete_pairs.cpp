@@ -39,6 +39,7 @@ class LaplacePair : public LossPair {
   }
   LossRange range(double) const override { return {loss(0), loss(1)}; }
   double centre() const override { return loss(1); }
+  double lattice() const override { return loss(1) - loss(0); }
   double used() const override { return q_; }
 
  private:
@@ -80,6 +81,7 @@ class DiscreteGaussianPair : public LossPair {
     return {loss(-reach), loss(shift_ + reach)};
   }
   double centre() const override { return loss(0); }
+  double lattice() const override { return shift_ / (s_ * s_); }
 
  private:
   double loss(double x) const { return (2 * x - shift_) * shift_ / (2 * s_ * s_); }

@@ -29,14 +29,68 @@ Outcomes swapped(Outcomes outcomes) {
   return outcomes;
 }
 
-Outcomes seen_from(const LossPair& pair, Direction direction, double spacing, double log_rest) {
-  const double centre = pair.centre();
-  Outcomes outcomes = pair.outcomes(spacing, std::fmod(centre, spacing), log_rest);
+// On a grid with a point on the pair's centre, or with `parts` cells for each of that grid.
+Outcomes seen_from(const LossPair& pair, Direction direction, double spacing, int parts, double log_rest) {
+  Outcomes outcomes = pair.outcomes(spacing / parts, std::fmod(pair.centre(), spacing), log_rest);
   return direction == Direction::remove ? outcomes : swapped(std::move(outcomes));
 }
 
 double loss_of(const Outcomes& outcomes, const Outcome& one) {
   return outcomes.offset + static_cast<double>(one.place) * outcomes.spacing + one.above;
+}
+
+// A loss next to a grid point counts as on it; grid.loss_error covers that.
+double snapped(double above, double spacing, double low) {
+  const double rounding = 8 * kUlp * std::max(std::abs(low), spacing);
+  if (above < rounding) return 0;
+  return above > spacing - rounding ? spacing : above;
+}
+
+// An outcome within its cell of the grid: u in [0, h] above the low end, tilted probability p with the tilt of the low end.
+struct Located {
+  std::int64_t place;
+  double u, p;
+};
+
+// Losses on a grid point count as the high end of the cell below.
+std::vector<Located> located(const Outcomes& outcomes, double h, int parts, const GridOptions& options) {
+  std::vector<Located> list;
+  list.reserve(outcomes.list.size());
+  for (const Outcome& one : outcomes.list) {
+    std::int64_t place = (one.place >= 0 ? one.place : one.place - (parts - 1)) / parts;
+    double low = outcomes.offset + static_cast<double>(place) * h;
+    double u = snapped(static_cast<double>(one.place - parts * place) * (h / parts) + one.above, h, low);
+    if (u == 0) {
+      --place;
+      low -= h;
+      u = h;
+    }
+    list.push_back({place, u, std::exp(one.log_q + loss_of(outcomes, one) + options.tilt * low - options.log_scale)});
+  }
+  return list;
+}
+
+std::vector<Cell> cells_of(const std::vector<Located>& list, const GridOptions& options) {
+  const double h = options.spacing, share = -std::expm1(-h), step_tilt = std::exp(options.tilt * h);
+  std::int64_t first = list[0].place, last = first;
+  for (const Located& one : list) {
+    first = std::min(first, one.place);
+    last = std::max(last, one.place);
+  }
+  const bool ends_on_point =
+      std::any_of(list.begin(), list.end(), [&](const Located& one) { return one.place == last && one.u == h; });
+  std::vector<Cell> cells(static_cast<std::size_t>(last - first + 1));
+  for (std::size_t i = 0; i < cells.size(); ++i) cells[i].place = first + static_cast<std::int64_t>(i);
+  for (const Located& one : list) {
+    Cell& cell = cells[static_cast<std::size_t>(one.place - first)];
+    const double rise = rise_of(one.u), rest = rise_of(h - one.u);
+    cell.low += one.p * std::max(0.0, 1 - rise / share);
+    cell.high += one.p * rise / share * step_tilt;
+    // The tangent touches the curve in the middle of the cell; in the last one just below what sits at its high end.
+    const bool below = one.place == last && ends_on_point ? one.u < h : one.u < h / 2;
+    (below ? cell.gap_low : cell.gap_high) += below ? one.p * rise : one.p * rest / (1 - rest) * step_tilt;
+  }
+  return cells;
 }
 
 }  // namespace
@@ -50,42 +104,20 @@ GridLoss pair_grid(const LossPair& pair, Direction direction, Bound bound, const
   if (bound == Bound::lower && !pair.tight()) return grid;
   // Downward, what a half cell holds is taken together first (post-processing), so that a tangent can pass between.
   const int parts = bound == Bound::lower ? 2 : 1;
-  const Outcomes outcomes = seen_from(pair, direction, h / parts, -options.reach.around * options.reach.around / 2);
+  const Outcomes outcomes = seen_from(pair, direction, h, parts, -options.reach.around * options.reach.around / 2);
   grid.infinite = outcomes.high_p;
   if (outcomes.list.empty()) return grid;
-  const auto cell_of = [&](const Outcome& one) {
-    return (one.place >= 0 ? one.place : one.place - (parts - 1)) / parts;
-  };
-  std::int64_t first = std::numeric_limits<std::int64_t>::max(), last = std::numeric_limits<std::int64_t>::min();
-  for (const Outcome& one : outcomes.list) {
-    first = std::min(first, cell_of(one));
-    last = std::max(last, cell_of(one));
-  }
-  std::vector<Cell> cells(static_cast<std::size_t>(last - first + 1));
-  for (std::size_t i = 0; i < cells.size(); ++i) cells[i].place = first + static_cast<std::int64_t>(i);
-  const double share = -std::expm1(-h), step_tilt = std::exp(options.tilt * h);
-  for (const Outcome& one : outcomes.list) {
-    const std::int64_t place = cell_of(one);
-    const double low = outcomes.offset + static_cast<double>(place) * h;
-    const double u = std::clamp(static_cast<double>(one.place - parts * place) * (h / parts) + one.above, 0.0, h);
-    const double p = std::exp(one.log_q + loss_of(outcomes, one) + options.tilt * low - options.log_scale);
-    Cell& cell = cells[static_cast<std::size_t>(place - first)];
-    const double rise = rise_of(u), rest = rise_of(h - u);
-    cell.low += p * std::max(0.0, 1 - rise / share);
-    cell.high += p * rise / share * step_tilt;
-    // The tangent touches the curve in the middle of the cell.
-    (u < h / 2 ? cell.gap_low : cell.gap_high) += u < h / 2 ? p * rise : p * rest / (1 - rest) * step_tilt;
-  }
+  const std::vector<Cell> cells = cells_of(located(outcomes, h, parts, options), options);
   grid.offset = outcomes.offset;
   grid.masses = bound == Bound::upper ? upper_masses(cells) : lower_masses(cells, h, options.tilt);
   grid.places = places_around(cells);
   grid.places.resize(grid.masses.size());
   if (bound == Bound::upper) {
-    // What was left out below counts as having the lowest loss here.
-    const double lowest = grid.offset + static_cast<double>(first) * h;
-    grid.masses[0] += outcomes.low_p * std::exp(options.tilt * lowest - options.log_scale);
+    // What was left out below lies below the lowest loss here, so not above the second grid point.
+    grid.masses[1] += outcomes.low_p * std::exp(options.tilt * grid.loss(1, h) - options.log_scale);
   }
-  const double largest = std::max(std::abs(static_cast<double>(first)), std::abs(static_cast<double>(last + 1))) * h;
+  const double largest = std::max(std::abs(static_cast<double>(cells.front().place)),
+                                  std::abs(static_cast<double>(cells.back().place + 1))) * h;
   grid.loss_error = 16 * kUlp * largest;
   grid.relative_error = kOutcomeError + 4 * kUlp * (std::abs(options.log_scale) + (1 + options.tilt) * largest);
   return grid;
@@ -94,7 +126,7 @@ GridLoss pair_grid(const LossPair& pair, Direction direction, Bound bound, const
 LossOutline pair_outline(const LossPair& pair, Direction direction, double log_rest) {
   const LossRange range = pair.range(log_rest);
   const double spacing = std::max((range.high - range.low) / 1000, 1e-9);
-  const Outcomes outcomes = seen_from(pair, direction, spacing, log_rest);
+  const Outcomes outcomes = seen_from(pair, direction, spacing, 1, log_rest);
   LossOutline outline;
   for (const Outcome& one : outcomes.list) {
     const double loss = loss_of(outcomes, one);

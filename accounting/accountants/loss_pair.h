@@ -44,6 +44,8 @@ class LossPair {
   virtual LossRange range(double log_rest) const = 0;
   /// A loss at which much of the probability sits; the grid gets a point there.
   virtual double centre() const { return 0; }
+  /// Much of the probability sits at multiples of this distance from the centre, too; 0: nowhere in particular.
+  virtual double lattice() const { return 0; }
   virtual bool tight() const { return true; }
   /// Probability that the record has any influence at all; 1 where unknown.
   virtual double used() const { return 1; }

@@ -52,6 +52,12 @@ void widen_tails(Window& window, const Cumulant& cumulant, const std::vector<dou
   window.log_fine = low;
 }
 
+// The next smaller spacing at which the grid passes through the jumps of a lone pair.
+double on_lattice(const std::vector<Step>& steps, double spacing) {
+  const double lattice = steps.size() == 1 && steps[0].pair ? steps[0].pair->lattice() : 0;
+  return lattice > 0 ? lattice / std::ceil(lattice / spacing * (1 - 1e-12)) : spacing;
+}
+
 double mills_ratio(double t) {
   if (t > 20) return (1 - 1 / (t * t) + 3 / (t * t * t * t)) / t;
   return 1.2533141373155002512 * std::exp(t * t / 2) * std::erfc(t * 0.70710678118654752440);
@@ -107,7 +113,7 @@ void set_period(Window& window, const Cumulant& cumulant, const Cumulant::Value&
 // A tilt of a few inverse deviations makes w fall off fast and the period short. One that moves the sum far away from
 // epsilon (two bumps can trade places) drowns delta in rounding, or makes the period long again. Where the sum is far from
 // normal (rare large losses), smaller tilts than the saddle point's are tried too.
-void choose_tilt(Window& window, const Cumulant& cumulant, double tilt, std::optional<double> log_delta) {
+void choose_tilt(Window& window, const Cumulant& cumulant, double tilt, double largest, std::optional<double> log_delta) {
   const Cumulant::Value at_saddle = cumulant.at(tilt);
   const double normal = normal_log_delta(at_saddle, tilt);
   const bool far_from_normal = log_delta && std::abs(*log_delta - normal) > 1;
@@ -116,7 +122,7 @@ void choose_tilt(Window& window, const Cumulant& cumulant, double tilt, std::opt
   const double smallest = far_from_normal ? tilt / 64 : tilt;
   Window best = window;
   best.period = kInfinity;
-  for (double candidate = std::max(tilt, 4 / std::sqrt(at_saddle.variance));; candidate /= 2) {
+  for (double candidate = std::max(tilt, std::min(4 / std::sqrt(at_saddle.variance), largest));; candidate /= 2) {
     window.tilt = std::max(candidate, smallest);
     const Cumulant::Value value = cumulant.at(window.tilt);
     window.deviation = std::sqrt(value.variance);
@@ -146,8 +152,11 @@ std::optional<Window> make_window(const std::vector<Step>& steps, const Cumulant
     const bool cut_below = direction == Direction::add && !step.pair;
     range = std::max(range, losses.high + (cut_below ? std::min(-losses.low, 50 / tilt) : -losses.low));
   }
-  tilt = std::min(tilt, 0.1 * kTiltCells / range);
-  choose_tilt(window, cumulant, tilt, log_delta);
+  const double largest = 0.1 * kTiltCells / range;
+  tilt = std::min(tilt, largest);
+  // The grid of a pair is fine everywhere.
+  const bool pairs = std::any_of(steps.begin(), steps.end(), [](const Step& step) { return step.pair != nullptr; });
+  choose_tilt(window, cumulant, tilt, pairs ? largest : kInfinity, log_delta);
 
   // The two discretisations together move epsilon by about count * spacing^2 * (1 + tilt) / 8. Where epsilon is next to
   // nothing, the bulk of the losses (without their rare large values) must be resolved instead.
@@ -164,6 +173,7 @@ std::optional<Window> make_window(const std::vector<Step>& steps, const Cumulant
   window.finest = std::max(window.period / kLargestLength, range / kLargestCells);
   window.spacing = std::max(wanted, window.finest);
   window.coarse = window.spacing > 2 * wanted;
+  window.spacing = on_lattice(steps, window.spacing);
   widen_tails(window, cumulant, at_tilt, slope, affordable);
   const bool follows = window.spacing > 0 && window.spacing * (1 + window.tilt) < 1;
   const bool fits = window.period <= 1.01 * kLargestLength * window.spacing &&
@@ -209,8 +219,11 @@ std::optional<Window> finer_window(const Window& window, double epsilon, double 
   Window finer = window;
   // The width falls with the square of the spacing; where the first grid was much too coarse, by more.
   const double factor = std::clamp(0.8 * std::sqrt(kRelativeWidth * epsilon / width), 0.1, 0.7);
-  finer.spacing = std::max(window.spacing * factor, window.finest);
-  finer.widest *= factor;
+  // A whole number of points more, so that the grid still passes through what it did.
+  const double parts = std::min(std::ceil(1 / factor), std::floor(window.spacing / window.finest));
+  if (!(parts >= 2)) return {};
+  finer.spacing = window.spacing / parts;
+  finer.widest /= parts;
   return finer;
 }
 
