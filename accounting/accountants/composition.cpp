@@ -134,9 +134,8 @@ void Composition::multiply(Product& product, const GridLoss& grid, double count)
     shares = shares_by_transform(rest, length);
     product.size = product.size_after(shares, count);
   }
-  if (shares.away.empty() || few(static_cast<double>(product.size), kAccurateCost)) {
-    shares = shares_by_sums(rest, length, product.size);
-  }
+  const bool sums = shares.away.empty() || few(static_cast<double>(product.size), kAccurateCost);
+  shares = sums ? shares_by_sums(rest, length, product.size) : shares_by_both(rest, length, product.size);
   product.shrink(product.size);
   for (std::size_t j = 0; j < product.size; ++j) {
     if (product.log_size[j] >= -kNegligible) product.multiply(j, shares.away[j], shares.error[j], count);

@@ -36,4 +36,7 @@ Shares shares_by_transform(const SparseMasses& masses, std::size_t length);
 /// mass adds. Compositions in which rare large losses decide need that: there delta is tiny beside the bulk of the masses.
 Shares shares_by_sums(const SparseMasses& masses, std::size_t length, std::size_t count);
 
+/// The same with the heaviest masses summed and all others transformed: where direct sums of all are too much work.
+Shares shares_by_both(const SparseMasses& masses, std::size_t length, std::size_t count);
+
 }  // namespace hushgrad

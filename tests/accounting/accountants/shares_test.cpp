@@ -42,12 +42,15 @@ TEST(Shares, AgreeWithTheirDefinitionWithinTheirErrors) {
   for (double peak : {0.9, 0.1}) {
     const SparseMasses masses = steps(peak);
     const Shares transformed = shares_by_transform(masses, kLength), summed = shares_by_sums(masses, kLength, kLength / 2 + 1);
+    const Shares both = shares_by_both(masses, kLength, kLength / 2 + 1);
     ASSERT_EQ(transformed.away.size(), kLength / 2 + 1);
     for (std::size_t j = 0; j <= kLength / 2; ++j) {
       const std::complex<double> truth(away(masses, j));
       EXPECT_LE(std::abs(transformed.away[j] - truth), transformed.error[j]) << j;
       EXPECT_LE(std::abs(summed.away[j] - truth), summed.error[j]) << j;
+      EXPECT_LE(std::abs(both.away[j] - truth), both.error[j]) << j;
       EXPECT_LE(summed.error[j], 1e-12);
+      EXPECT_LE(both.error[j], transformed.error[j]);
     }
   }
 }
