@@ -20,7 +20,10 @@ constexpr double kWrapped = 20;
 constexpr double kBeyondReach = 10;
 // Rounding of the transform may grow by e^kAmplified, relative to delta.
 constexpr double kAmplified = 14;
+// Where many steps leave few frequencies to look at, a long transform is never computed in full.
 constexpr double kLargestLength = 1 << 20;
+constexpr double kLargestLengthOfMany = 1 << 22;
+constexpr double kMany = 1000;
 constexpr double kLargestCells = 1 << 20;
 constexpr double kTiltCells = 1 << 14;
 constexpr double kSmallestNoise = 0.02;
@@ -44,6 +47,8 @@ void widen_tails(Window& window, const Cumulant& cumulant, const std::vector<dou
                  double affordable) {
   // One draw in a wide cell moves epsilon by slope * width^2 / 8 where it decides alone.
   window.widest = std::min(std::sqrt(4 * affordable / (1 + slope)), 0.3 / (1 + window.tilt));
+  const double narrow = cumulant.shift(window.tilt, at_tilt, slope, {window.spacing, -kInfinity, 0});
+  affordable = std::max(affordable, 1.3 * narrow);
   double low = -80, high = 80;
   for (int i = 0; i < 12; ++i) {
     const double middle = (low + high) / 2;
@@ -170,13 +175,14 @@ std::optional<Window> make_window(const std::vector<Step>& steps, const Cumulant
   window.spacing = spacing_for(cumulant, window.tilt, at_tilt, slope, kNarrowShare * affordable,
                                std::sqrt(8 * kNarrowShare * affordable / (total_count(steps) * (1 + slope))));
   const double wanted = window.spacing;
-  window.finest = std::max(window.period / kLargestLength, range / kLargestCells);
+  const double longest = total_count(steps) < kMany ? kLargestLength : kLargestLengthOfMany;
+  window.finest = std::max(window.period / longest, range / kLargestCells);
   window.spacing = std::max(wanted, window.finest);
   window.coarse = window.spacing > 2 * wanted;
   window.spacing = on_lattice(steps, window.spacing);
   widen_tails(window, cumulant, at_tilt, slope, affordable);
   const bool follows = window.spacing > 0 && window.spacing * (1 + window.tilt) < 1;
-  const bool fits = window.period <= 1.01 * kLargestLength * window.spacing &&
+  const bool fits = window.period <= 1.01 * longest * window.spacing &&
                     range <= 1.01 * kLargestCells * window.spacing && window.period < 1e12;
   if (!follows || !fits) return {};
   return window;
