@@ -27,7 +27,7 @@ class Lowering {
   // to become negative.
   bool lowered(std::size_t top, std::vector<double>& masses) const {
     std::vector<double> drop(top + 1, 0);  // how far the curve is lowered at every grid point
-    for (std::size_t i = 0; i < top; ++i) {
+    for (std::size_t i = 0; i + 1 < top; ++i) {
       drop[i] = std::max(drop[i], cells_[i].gap_low);
       drop[i + 1] = cells_[i].gap_high;
     }
@@ -35,8 +35,9 @@ class Lowering {
     // point before goes down to 0 too. If all losses of the last cell lie at its ends, the tangent is the curve.
     const double to_axis = cells_[top - 1].high / widths_[top - 1].tilt * widths_[top - 1].share;
     if (drop[top - 1] > to_axis) return false;
-    if (drop[top] > 0) drop[top - 1] = to_axis;
-    drop[top] = 0;
+    const Cell& last = cells_[top - 1];
+    const bool ends_on_point = last.gap_high == 0 && last.gap_low < to_axis;
+    drop[top - 1] = ends_on_point ? std::max(drop[top - 1], last.gap_low) : to_axis;
 
     masses.assign(top + 1, 0);
     for (std::size_t i = 0; i < top; ++i) {
@@ -44,8 +45,8 @@ class Lowering {
       masses[i] += i == 0 ? drop[0]
                           : cells_[i - 1].high + (drop[i] - drop[i - 1] * widths_[i - 1].tilt) / widths_[i - 1].share;
     }
-    const double last = cells_[top - 1].high - drop[top - 1] * widths_[top - 1].tilt / widths_[top - 1].share;
-    masses[top] = drop[top - 1] == to_axis ? 0 : std::max(last, 0.0);
+    const double at_end = last.high - drop[top - 1] * widths_[top - 1].tilt / widths_[top - 1].share;
+    masses[top] = ends_on_point ? std::max(at_end, 0.0) : 0;
     return true;
   }
 
