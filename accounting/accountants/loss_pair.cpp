@@ -142,8 +142,16 @@ namespace {
 // The outcomes of a pair moved up onto a fine grid, kept for the many orders that are asked one after the other.
 struct FineGrid {
   GridLoss remove, add;
+  std::vector<double> log_remove, log_add;  // of the masses
   double spacing;
 };
+
+std::vector<double> logs_of(const std::vector<double>& masses) {
+  std::vector<double> logs;
+  logs.reserve(masses.size());
+  for (double mass : masses) logs.push_back(std::log(mass));
+  return logs;
+}
 
 std::shared_ptr<const FineGrid> fine_grid(const LossPair& pair) {
   static std::mutex mutex;
@@ -156,27 +164,35 @@ std::shared_ptr<const FineGrid> fine_grid(const LossPair& pair) {
   }
   const LossRange range = pair.range(-kReach * kReach / 2);
   auto grid = std::make_shared<FineGrid>();
-  grid->spacing = std::clamp((range.high - range.low) / 20000, 1e-9, 0.5);
+  grid->spacing = std::clamp((range.high - range.low) / 8000, 1e-9, 0.5);
   const GridOptions options{grid->spacing, 0, kReach, 0};
   grid->remove = pair_grid(pair, Direction::remove, Bound::upper, options);
   grid->add = pair_grid(pair, Direction::add, Bound::upper, options);
+  grid->log_remove = logs_of(grid->remove.masses);
+  grid->log_add = logs_of(grid->add.masses);
   const std::lock_guard lock(mutex);
   if (known.size() > 64) known.clear();
   known[key] = grid;
   return grid;
 }
 
-double grid_rdp(const GridLoss& grid, double spacing, double order) {
+double grid_rdp(const GridLoss& grid, const std::vector<double>& logs, double spacing, double order) {
   // log E[exp((order - 1) loss)] with the 1 subtracted before rounding; the masses add up to at most 1.
   double largest = 0;
   const auto loss_at = [&](std::size_t i) { return grid.loss(i, spacing); };
   for (std::size_t i = 0; i < grid.masses.size(); ++i) {
-    if (grid.masses[i] > 0) largest = std::max(largest, (order - 1) * loss_at(i) + std::log(grid.masses[i]));
+    if (grid.masses[i] > 0) largest = std::max(largest, (order - 1) * loss_at(i) + logs[i]);
   }
   double sum = 0;
   for (std::size_t i = 0; i < grid.masses.size(); ++i) {
     const double exponent = (order - 1) * loss_at(i);
-    sum += largest > 30 ? std::exp(exponent + std::log(grid.masses[i]) - largest) : grid.masses[i] * std::expm1(exponent);
+    if (largest <= 30) {
+      sum += grid.masses[i] * std::expm1(exponent);
+    } else if (exponent + logs[i] > largest - 45) {
+      sum += std::exp(exponent + logs[i] - largest);
+    } else {
+      sum += 1e-19;  // more than it is
+    }
   }
   const double log_moment = largest > 30 ? largest + std::log(sum) : std::log1p(std::max(sum, 0.0));
   return (log_moment + 1e-13 + grid.relative_error + (order - 1) * grid.loss_error) / (order - 1);
@@ -186,8 +202,8 @@ double grid_rdp(const GridLoss& grid, double spacing, double order) {
 
 RenyiBound pair_rdp(const LossPair& pair, double order) {
   const auto grid = fine_grid(pair);
-  const double divergence = std::max(grid_rdp(grid->remove, grid->spacing, order),
-                                     grid_rdp(grid->add, grid->spacing, order));
+  const double divergence = std::max(grid_rdp(grid->remove, grid->log_remove, grid->spacing, order),
+                                     grid_rdp(grid->add, grid->log_add, grid->spacing, order));
   return {std::isnan(divergence) ? kInfinity : std::max(divergence, 0.0),
           std::max(grid->remove.infinite, grid->add.infinite)};
 }

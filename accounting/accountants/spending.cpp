@@ -17,12 +17,15 @@ namespace {
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // Beyond these a step spends next to nothing; clamping keeps every intermediate a normal double.
 constexpr double kLargestNoise = 1e9;
+// Below, epsilon and what leads to it overflow.
+constexpr double kSmallestNoise = 1e-140;
 constexpr double kSmallestSampling = 1e-12;
 // Less noise than this, relative to the distance, is charged as none at all where there is no closed form.
 constexpr double kSmallestPairNoise = 0.02;
 constexpr double kLargestPairNoise = 1e6;
 constexpr double kSmallestAllocationNoise = 0.15;
-constexpr std::int64_t kMostBins = std::int64_t{1} << 24;
+constexpr double kMostOthers = 1e7;
+constexpr std::int64_t kMostBins = std::int64_t{1} << 14;
 
 double up(double value) { return std::nextafter(value, kInfinity); }
 
@@ -35,6 +38,9 @@ double sum_up(double a, double b) {
   const double sum = a + b;
   return sum - a == b && sum - b == a ? sum : up(sum);
 }
+
+// Of the logarithm of a tail: lgamma is right to a few units of rounding of its value, n log n.
+double binomial_error(double n) { return 1e-12 + 2e-15 * n * (1 + std::log(n + 1)); }
 
 class Flattener {
  public:
@@ -220,6 +226,7 @@ class Flattener {
 
   void add_step(double probability, double noise_multiplier, double count) {
     if (!(noise_multiplier > 0)) return add_exposure(group_probability(probability), count);
+    if (noise_multiplier < kSmallestNoise) return add_unbounded(group_probability(probability), count);
     if (probability < kSmallestSampling || noise_multiplier > kLargestNoise) spending_.rounded_up = true;
     probability = std::max(probability, kSmallestSampling);
     noise_multiplier = std::min(noise_multiplier, kLargestNoise);
@@ -260,6 +267,13 @@ class Flattener {
     if (group_ > 1) refuse(event, "only one record at a time is bounded.");
     if (q == 0 || size == 0) return;
     const double others = n - 1;
+    const bool replaced = adjacency_ == Adjacency::replace_one;
+    if (others > kMostOthers && !(size > others * q)) {
+      // Most batches are cut, and the sums that say how many would be long: as if every batch were, and no record lost.
+      if (!(s > kSmallestPairNoise)) return add_unbounded(q, count);
+      spending_.rounded_up = true;
+      return add_pair(replaced || q >= 1 ? replaced_gaussian_pair(q, s / 2) : gaussian_mixture_pair(s, {0, 2}, {1 - q, q}), count);
+    }
     const double cut = binomial_tail(others, q, size);
     if (cut < 1e-25) {
       spending_.failure = sum_up(spending_.failure, product_up(cut, count));
@@ -267,14 +281,18 @@ class Flattener {
     }
     if (!(s > kSmallestPairNoise)) return add_unbounded(q, count);
     // Given that at least `size` others were drawn, the record is drawn and kept with a probability of at most this.
-    const double kept = std::min(q, binomial_tail(others + 1, q, size + 1) * size / ((others + 1) * cut) * (1 + 1e-9));
-    const bool replaced = adjacency_ == Adjacency::replace_one;
+    const double kept = std::min(q, binomial_tail(others + 1, q, size + 1) * size / ((others + 1) * cut) *
+                                     (1 + 1e-9) * std::exp(2 * binomial_error(others + 1)));
     const auto whole = q == 1 ? gaussian_mixture_pair(s, {replaced ? 2.0 : 1.0}, {1})
                        : replaced ? substituted_gaussian_pair(q, s)
                                   : gaussian_mixture_pair(s, {0, 1}, {1 - q, q});
-    const auto reduced = replaced || kept >= 1 ? replaced_gaussian_pair(std::min(kept, 1.0), s / 2)
-                                               : gaussian_mixture_pair(s, {0, 2}, {1 - kept, kept});
-    add_pair(mixed_pair(std::min(cut, 1.0), whole, reduced), count);
+    const auto reduced = [&](double k) {
+      return replaced || k >= 1 ? replaced_gaussian_pair(std::min(k, 1.0), s / 2) : gaussian_mixture_pair(s, {0, 2}, {1 - k, k});
+    };
+    // Where it is not known whether a batch is cut (rounding of the tail), the record counts as kept in a batch that is: that
+    // dominates both cases.
+    const double unsure = -std::expm1(-2 * binomial_error(others));
+    add_pair(mixed_pair(std::min(cut, 1.0), whole, mixed_pair(unsure, reduced(kept), reduced(q))), count);
   }
 
   void add_subset(const Event& event, double count) {
@@ -311,13 +329,13 @@ class Flattener {
     const double s = batch_noise(event, event.inner(), count);
     if (s == kInfinity) return;
     if (event.integer("bins") == 1) return add_gaussian(s, 1, count);
-    if (event.integer("bins") > kMostBins) refuse(event, "at most 2^24 bins are supported.");
     // Without amplification where the likelihood ratios are too large for a grid.
     if (!(s > kSmallestAllocationNoise)) {
       spending_.rounded_up = true;
       return add_gaussian(s, 1, count);
     }
-    add_pair(random_allocation_pair(event.integer("bins"), std::min(s, kLargestPairNoise)), count);
+    // An average of fewer ratios is larger in convex order.
+    add_pair(random_allocation_pair(std::min(event.integer("bins"), kMostBins), std::min(s, kLargestPairNoise)), count);
   }
 
   void add_matrix(const Event& event, double count) {
@@ -431,9 +449,7 @@ double binomial_tail(double n, double q, double k) {
     }
     if (log_first + std::log(sum) > 1e-3) return 1;
   }
-  // lgamma is right to a few units of rounding of its value, n log n.
-  const double error = 1e-12 + 2e-15 * n * (1 + std::log(n + 1));
-  return std::min(1.0, std::exp(log_first + std::log(sum) + error));
+  return std::min(1.0, std::exp(log_first + std::log(sum) + binomial_error(n)));
 }
 
 }  // namespace hushgrad

@@ -60,7 +60,8 @@ void widen_tails(Window& window, const Cumulant& cumulant, const std::vector<dou
 // The next smaller spacing at which the grid passes through the jumps of a lone pair.
 double on_lattice(const std::vector<Step>& steps, double spacing) {
   const double lattice = steps.size() == 1 && steps[0].pair ? steps[0].pair->lattice() : 0;
-  return lattice > 0 ? lattice / std::ceil(lattice / spacing * (1 - 1e-12)) : spacing;
+  if (!(lattice > 0)) return spacing;
+  return lattice < spacing ? lattice * std::floor(spacing / lattice) : lattice / std::ceil(lattice / spacing * (1 - 1e-12));
 }
 
 double mills_ratio(double t) {
