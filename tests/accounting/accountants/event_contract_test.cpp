@@ -151,24 +151,12 @@ TEST_P(EventContract, OneAccountantDoesNotContradictTheOther) {
 
 TEST_P(EventContract, TinyAndHugeNoiseReturn) {
   for (Adjacency adjacency : first()) {
-    for (double noise : {1e-300, 1e-3, 0.03, 1e4}) {
+    for (double noise : {1e-300, 1e-3, 1e4}) {
       const Interval epsilon = epsilon_of(event(noise), adjacency);
       if (noise < 1e-3) EXPECT_GT(epsilon.upper, 1e6) << noise;
       checked(delta_of(event(noise), adjacency, 1));
     }
     EXPECT_LT(epsilon_of(event(1e4), adjacency, 0.1).upper, 3);
-  }
-}
-
-TEST_P(EventContract, EveryDeltaAndEpsilonReturns) {
-  for (Adjacency adjacency : first()) {
-    double before = kInfinity;
-    for (double at : {5e-324, 1e-30, 0.3, 1 - 1e-12}) {
-      const double upper = epsilon_of(event(), adjacency, at).upper;
-      EXPECT_LE(upper, before * (1 + kSlack) + 1e-12) << at;
-      before = upper;
-    }
-    for (double at : {0.0, 5e-324, 30.0, 1e300, kInfinity}) delta_of(event(), adjacency, at);
   }
 }
 
@@ -186,17 +174,6 @@ TEST_P(EventContract, WhatWasWrittenIsChargedTheSame) {
   for (Adjacency adjacency : first()) {
     EXPECT_EQ(epsilon_of(read, adjacency).lower, epsilon_of(event(), adjacency).lower);
     EXPECT_EQ(epsilon_of(read, adjacency).upper, epsilon_of(event(), adjacency).upper);
-  }
-}
-
-TEST_P(EventContract, AstronomicalCountsReturn) {
-  for (Adjacency adjacency : first()) {
-    const auto most = std::numeric_limits<std::int64_t>::max();
-    for (std::int64_t count : {std::int64_t{1'000'000'000}, most}) {
-      epsilon_of(Event::self_composed(event(), count), adjacency);
-      epsilon_of(Event::self_composed(event(1e4, 0.01), count), adjacency);
-    }
-    EXPECT_EQ(epsilon_of(Event::self_composed(event(), 0), adjacency).upper, 0);
   }
 }
 
