@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -96,6 +98,30 @@ def test_pins_come_from_a_private_file_or_a_descriptor(softhsm: SoftHsmPlace) ->
         softhsm.open()
     with pytest.raises(InvalidArgument):
         Pkcs11(softhsm.module, "test")
+
+
+def test_tokens_on_the_command_line(softhsm: SoftHsmPlace) -> None:
+    at = ("--module", softhsm.module, "--token", "test", "--pin-file", str(softhsm.folder / "pin"))
+
+    def token(*words: str) -> str:
+        code = "from hushgrad.cli import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", code, "keys", "token", *words, *at], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    for command, states in (
+        ("create", ["active"]),
+        ("rotate", ["active", "deactivated"]),
+        ("suspend", ["suspended", "suspended"]),
+        ("revoke", ["compromised", "compromised"]),
+    ):
+        token(command, "--dataset", "c")
+        assert sorted(key.state for key in softhsm.open().list() if key.dataset == "c") == states
+    assert json.loads(token("list", "--json"))["keys"][0]["state"] == "active"
+    token("destroy", "--dataset", "c", "--yes")
+    assert "c" not in [key.dataset for key in softhsm.open().list()]
 
 
 @pytest.fixture(scope="module")
