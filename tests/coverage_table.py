@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent / "python"))
 warnings.simplefilter("ignore")
 
 import torch  # noqa: E402
+from capture_architectures import ARCHITECTURES  # noqa: E402
 from capture_networks import CASES  # noqa: E402
 from test_capture import capture_of, clipped_sum, distance, median_norm, norm, run, sample_gradients  # noqa: E402
 
@@ -31,8 +32,11 @@ Written by `tests/coverage_table.py`.
 """
 
 
+MODELS = {**CASES, **ARCHITECTURES}
+
+
 def python_row(name: str) -> tuple[str, str]:
-    case = CASES[name]
+    case = MODELS[name]
     torch.manual_seed(0)
     try:
         module = case.build()
@@ -68,7 +72,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("docs/models.md"))
     arguments = parser.parse_args()
     lines = [HEADER, "## Python\n\n| model | result | difference |\n| --- | --- | --- |\n"]
-    for name in CASES:
+    for name in MODELS:
         verdict, difference = python_row(name)
         lines.append(f"| {name} | {verdict} | {difference} |\n")
     if Path(arguments.cpp).exists():
