@@ -9,6 +9,8 @@ import pytest
 from report_ledger import PLAN, full_ledger, run_steps
 
 from hushgrad.accounting import GaussianDpEvent
+from hushgrad.errors import InvalidArgument
+from hushgrad.keys import Keyring
 from hushgrad.ledger import Ledger, Record
 from hushgrad.report import build, controls, evidence, papers, render
 from hushgrad.report.text import WITHHELD, free_text, visible
@@ -172,3 +174,59 @@ def test_names_of_approvers_are_those_who_signed() -> None:
                "datasets": [{"runs": [{"actor": "olga"}]}], "ledger": {"chain": {"ok": True}}}  # fmt: skip
     assert content["records"]["entries"][0]["fields"]["approvers"] == "ann, bob"
     assert evidence.ask("two_people_decide", content) == evidence.Evidence("present", "2 people approved; none of them trained.")
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def keyring(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Keyring:
+    monkeypatch.setenv("HUSHGRAD_STATE_DIR", str(tmp_path / "state"))
+    made = Keyring.create(tmp_path / "k.keyring")
+    for name in ("ward-7", "ward-8"):
+        made.create_key(dataset=name)
+    return made
+
+
+def test_keys_and_certificates_are_evidence(keyring: Keyring) -> None:
+    keyring.rotate_key(dataset="ward-7")
+    certificate = keyring.shred(dataset="ward-8", reason="end of the agreement", files=["a.sealed"])
+    document = build(full_ledger(), keyring=keyring, certificates=[certificate])
+    keys = document["content"]["keys"]
+    assert sorted((key["dataset"], key["state"]) for key in keys["inventory"]) == [
+        ("ward-7", "active"), ("ward-7", "deactivated"), ("ward-8", "destroyed")
+    ]  # fmt: skip
+    assert keys["log"]["entries_verified"] == len(keyring.verify()) and keys["log"]["actions"]["rotate"] == 1
+    (shown,) = keys["certificates"]
+    assert shown["verified"] and shown["signer_is_the_keyring"] and shown["files"] == 1 and len(shown["keys"]) == 1
+    for name in ("keys_inventoried", "keys_rotated", "destruction_certified"):
+        assert found(document["content"], name) == "present", name
+    (row,) = [row for row in document["content"]["agreement"]["rows"] if row["id"] == "164.504(e)(2)(ii)(J)"]
+    assert row["verdict"] == "present"
+    page = render(document)
+    assert b"Signed by the keyring." in page and b"end of the agreement" in page and b"a.sealed" not in page
+
+
+def test_a_certificate_that_nobody_vouches_for_is_partial_and_an_altered_one_nothing(keyring: Keyring) -> None:
+    certificate = keyring.shred(dataset="ward-8", reason="end")
+    seen = build(full_ledger(), certificates=[certificate])["content"]
+    assert found(seen, "destruction_certified") == "partial" and found(seen, "keys_inventoried") == "none"
+    altered = json.dumps({**json.loads(certificate), "reason": "another"})
+    document = build(full_ledger(), keyring=keyring, certificates=[certificate, altered])
+    assert found(document["content"], "destruction_certified") == "none"
+    assert b"The signature does not fit." in render(document)
+    for wrong in ("", "{}", "[]", '{"format": "hushgrad certificate of destruction 1"}'):
+        with pytest.raises(InvalidArgument, match="certificate"):
+            build(full_ledger(), certificates=[wrong])
+
+
+def test_broken_glass_of_keys_is_red(keyring: Keyring) -> None:
+    keyring.suspend(dataset="ward-7", reason="lost laptop")
+    keyring.break_glass(dataset="ward-7", reason="patient in danger", minutes=5)
+    document = build(full_ledger(), keyring=keyring)
+    assert "break_glass" in [warning["code"] for warning in document["content"]["warnings"]]
+    assert b"<strong>Emergency access to keys</strong>" in render(document) and b"patient in danger" in render(document)
+
+
+def test_without_keys_the_section_is_empty(full: Document) -> None:
+    assert full["keys"] == {"certificates": [], "inventory": [], "log": None}

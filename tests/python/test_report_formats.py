@@ -120,6 +120,9 @@ def test_names_cannot_break_out(document: Document, name: str) -> None:
     for format in ("html", "csv", "md", "model-card"):
         shown = pages[format].split("<pre ")[0]
         assert not re.search("[\u202a-\u202e\u2066-\u2069\u200b\ufeff\x00\x1b]", shown), format
+    for format in ("md", "model-card"):
+        shown = pages[format].split("---\n")[-1] if format == "model-card" else pages[format]
+        assert "<" not in pages[format] and "](" not in shown
     assert json.loads(pages["json"])["content"]["datasets"][0]["dataset"] == name
     json.loads(pages["croissant"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 from collections.abc import Callable
@@ -153,6 +154,11 @@ def test_signatures_cannot_be_moved_or_removed(check: Any, signed: Document, uns
     assert not check({**signed, "signature": {**signed["signature"], "value": "not base64!"}})
     assert not check({**signed, "signature": "none"})
     assert f"signature by {key.id}, and {other.id} was expected" in check(signed, key=other.public_key).sentence
+    content = {**unsigned["content"], "signer": other.id}
+    for named in (unsigned["content"], content):  # a signature by a key that the content does not name, or names wrongly
+        made = {**unsigned, "content": named, "digest": digest(named)}
+        value = base64.b64encode(key.sign("hushgrad report 1", rfc8785.dumps(made))).decode()
+        assert "name different signers" in check({**made, "signature": {**signed["signature"], "value": value}}).sentence
     for_something_else = other.sign("hushgrad approval 1", b"x")
     assert not other.public_key.verify("hushgrad report 1", b"x", for_something_else)
 
@@ -165,6 +171,7 @@ def test_files_that_are_no_report(check: Any, signed: Document) -> None:
                  text.replace(b"4", b"NaN", 1), rfc8785.dumps({**signed, "schema_version": 2}), rfc8785.dumps({**signed, "x": 1})):  # fmt: skip
         assert not check(data)
     assert not check(rfc8785.dumps({**signed, "content": {}}))
+    assert not check({**{name: value for name, value in signed.items() if name != "signature"}, "x": 1})
 
 
 def test_a_report_of_a_broken_ledger_fails(check: Any, unsigned: Document) -> None:
@@ -227,6 +234,7 @@ def test_commands(ledger: Ledger, key: SigningKey, tmp_path: Path) -> None:
     key.save(private, "correct horse")
     public.write_text(key.public_key.pem)
     (tmp_path / "passphrase").write_text("correct horse\n")
+    (tmp_path / "passphrase").chmod(0o600)
     made = command(cli_report, "report", "--ledger", ledger.path, "--output", report, "--sign-key", private,
                    "--passphrase-file", tmp_path / "passphrase")  # fmt: skip
     assert made.exit_code == 0, made.output

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from hushgrad.keys import Keyring
     from hushgrad.signing import SigningKey
 
 
@@ -51,6 +52,11 @@ def report(
     output: Annotated[Path | None, typer.Option(help="File to write. Default: standard output.")] = None,
     sign_key: Annotated[Path | None, typer.Option(help="Sign with this private key (PEM).")] = None,
     passphrase_file: Annotated[Path | None, typer.Option(help="File whose first line opens --sign-key.")] = None,
+    keyring: Annotated[Path | None, typer.Option(help="List the keys of this keyring, and verify its log.")] = None,
+    keyring_passphrase_file: Annotated[Path | None, typer.Option(help="File whose first line opens --keyring.")] = None,
+    certificate: Annotated[
+        list[Path] | None, typer.Option(help="A certificate of destruction; may be given several times.")
+    ] = None,
     source: Annotated[
         Path | None, typer.Option("--from", help="Render this JSON report instead of reading a ledger.")
     ] = None,
@@ -68,7 +74,15 @@ def report(
     document: Any = (
         _read(source)
         if source is not None
-        else build(Ledger(ledger, create=False), dataset=dataset, run=run, delta=delta, sign=signer)
+        else build(
+            Ledger(ledger, create=False),
+            dataset=dataset,
+            run=run,
+            delta=delta,
+            sign=signer,
+            keyring=_keyring(keyring, keyring_passphrase_file),
+            certificates=[path.read_text(encoding="utf-8") for path in certificate or []],
+        )
     )
     chosen = Format.json if json else format or _ENDINGS.get(output.suffix.lower() if output else "", Format.html)
     page = render(document, chosen.value, sign=signer, paper=paper.value)
@@ -83,10 +97,18 @@ def report(
 def _signer(path: Path | None, passphrase_file: Path | None) -> "SigningKey | None":
     if path is None:
         return None
+    from hushgrad.keys import read_passphrase
     from hushgrad.signing import SigningKey
 
-    lines = passphrase_file.read_text(encoding="utf-8").splitlines() if passphrase_file else []
-    return SigningKey.load(path, lines[0] if lines else None)
+    return SigningKey.load(path, read_passphrase(passphrase_file) if passphrase_file else None)
+
+
+def _keyring(path: Path | None, passphrase_file: Path | None) -> "Keyring | None":
+    if path is None:
+        return None
+    from hushgrad.keys import Keyring, read_passphrase
+
+    return Keyring(path, passphrase=read_passphrase(passphrase_file) if passphrase_file else None)
 
 
 def _read(path: Path) -> Any:

@@ -6,11 +6,12 @@ from pathlib import PurePath
 from typing import Any
 
 from hushgrad.errors import InvalidArgument
+from hushgrad.keys import Keyring
 from hushgrad.ledger import Budget, Dataset, Ledger, Run, Verdict
 from hushgrad.report import attack, comparison, controls, facts, papers, software, words
 from hushgrad.report.charges import Charges
 from hushgrad.report.document import SCHEMA, SCHEMA_VERSION, Signer, sealed
-from hushgrad.report.keylog import KeyLog, describe
+from hushgrad.report.keylog import describe
 from hushgrad.report.numbers import to_json
 from hushgrad.report.text import visible
 
@@ -30,7 +31,8 @@ def build(
     delta: float | None = None,
     *,
     sign: Signer | None = None,
-    key_log: KeyLog | None = None,
+    keyring: Keyring | None = None,
+    certificates: Sequence[str] = (),
 ) -> Json:
     """Describes what was spent, as a JSON document with a digest of its content.
 
@@ -43,7 +45,8 @@ def build(
         delta: in (0, 1). None takes, for each dataset, the first of: the delta of its budget; the smallest
             `target_delta` of its runs' plans; a tenth of 1 / `dataset_size`; 1e-5. The document says which.
         sign: a `hushgrad.signing.SigningKey`; the document then carries its signature and its public key.
-        key_log: what is known of keys, for the inventory and the certificates of destruction.
+        keyring: its keys are listed, with their states, and its log is verified.
+        certificates: of destruction, the JSON texts that `Keyring.shred` returned.
 
     Returns:
         {"schema", "schema_version", "digest", "content"}, and "signature" with `sign`; described by the JSON Schema in
@@ -53,6 +56,7 @@ def build(
     Raises:
         InvalidArgument: delta outside (0, 1), or a dataset or run that the ledger does not know.
         LedgerError: the ledger cannot be read at all.
+        KeyError: the keyring or its log does not verify.
     """
     if delta is not None and not 0 < delta < 1:
         raise InvalidArgument(
@@ -62,6 +66,7 @@ def build(
     names = _selected(ledger, dataset, run) if verdict.ok else []
     # The head is read before the charges: what another process charges meanwhile is counted, never missed.
     head = _ledger(ledger, verdict)
+    keys = describe(keyring, certificates)
     records = papers.read(ledger.records() if verdict.ok else [])
     sections = [_dataset(ledger, name, run, delta) for name in names]
     certified = bool(sections) and all(section["privacy"]["sensitivity"] == "certified" for section in sections)
@@ -73,12 +78,12 @@ def build(
         "privacy": {**words.PRIVACY, "sensitivity": "certified" if certified else "empirical"},
         "datasets": sections,
         "records": records,
-        "keys": describe(key_log),
+        "keys": keys,
         "warnings": words.ledger_warnings(
             durable=ledger.durable,
             chain_ok=verdict.ok,
             missing=len(head["missing_heads"]),
-            break_glass=len(papers.uses_of_break_glass(records)),
+            break_glass=len(papers.uses_of_break_glass(records)) + len(keys["log"]["break_glass"] if keys["log"] else []),
         ),
         "assumptions": words.ASSUMPTIONS,
         "not_covered": words.not_covered(certified=certified),

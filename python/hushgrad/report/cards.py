@@ -60,7 +60,7 @@ def escaped(text: object) -> str:
 
 def _yaml(value: object) -> str:
     # Quoted JSON is YAML; of numbers YAML 1.1 takes 1e-06 for a text, and 1.0e-06 for a number.
-    text = json.dumps(value)
+    text = json.dumps(value).replace("<", "\\u003c")
     return re.sub(r"^(-?\d+)e", r"\1.0e", text) if isinstance(value, float) else text
 
 

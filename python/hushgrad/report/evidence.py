@@ -76,7 +76,7 @@ def _share(good: int, total: int, noun: str, text: str, *, empty: str) -> Eviden
     return Evidence(verdict, f"{good:,} of {_count(total, noun)}: {text}")
 
 
-def _any(found: int, text: str, missing: str, *, verdict: Verdict = "none") -> Evidence:
+def _any(found: object, text: str, missing: str, *, verdict: Verdict = "none") -> Evidence:
     return Evidence("present", text) if found else Evidence(verdict, missing)
 
 
@@ -328,23 +328,31 @@ def artefacts_sealed(content: Json) -> Evidence:
 @query
 def keys_inventoried(content: Json) -> Evidence:
     found = content["keys"]["inventory"]
-    return _any(len(found), f"{_count(len(found), 'key')} known, with state and dates.",
-                "No key log was given to this report.")  # fmt: skip
+    log = content["keys"]["log"]
+    return _any(len(found) and log, f"{_count(len(found), 'key')} known, with state and dates; all {log['entries_verified'] if log else 0:,}"
+                " signed entries of the key log verify.", "No keyring was given to this report.")  # fmt: skip
 
 
 @query
 def keys_rotated(content: Json) -> Evidence:
-    if not content["keys"]["inventory"]:
-        return Evidence("none", "No key log was given to this report.")
-    return _any(content["keys"]["rotations"], f"{_count(content['keys']['rotations'], 'rotation')} on record.",
+    if not content["keys"]["log"]:
+        return Evidence("none", "No keyring was given to this report.")
+    rotations = content["keys"]["log"]["actions"].get("rotate", 0)
+    return _any(rotations, f"{_count(rotations, 'rotation')} on record.",
                 "Keys are known, and none was rotated yet.", verdict="partial")  # fmt: skip
 
 
 @query
 def destruction_certified(content: Json) -> Evidence:
-    found = len(content["keys"]["certificates"]) + len(list(_like(content, "shred", "destr")))
-    return _any(found, f"{_count(found, 'certificate')} of destruction on record.",
-                "No destruction of keys or data is recorded.")  # fmt: skip
+    certificates = content["keys"]["certificates"]
+    if bad := sum(not certificate["verified"] for certificate in certificates):
+        return Evidence("none", f"{bad:,} of {_count(len(certificates), 'certificate')} of destruction: the signature does not fit.")
+    if known := sum(certificate["signer_is_the_keyring"] for certificate in certificates):
+        keys = sum(len(certificate["keys"]) for certificate in certificates)
+        return Evidence("present", f"{_count(known, 'certificate')} of destruction, signed by the keyring, for {_count(keys, 'key')}.")
+    if certificates:
+        return Evidence("partial", f"{_count(len(certificates), 'certificate')} of destruction; whose key signed is not known here.")
+    return Evidence("none", "No certificate of destruction was given to this report.")  # fmt: skip
 
 
 @query
