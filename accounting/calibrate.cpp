@@ -49,10 +49,14 @@ double likely_mu(double target_epsilon, double target_delta) {
   return find_crossing(slack, 1, 0.5, 1e-3).below;
 }
 
-// Only a guess: the noise with which steps * q^2 (exp(1 / z^2) - 1) is that mu^2.
-double likely_noise(double target_epsilon, double target_delta, double q, double steps) {
-  const double mu = likely_mu(target_epsilon, target_delta), each = mu * mu / (steps * q * q);
-  return each > 0 && each < 1e300 ? std::clamp(1 / std::sqrt(std::log1p(each)), 0.02, 1e6) : 1;
+// Only a guess: the noise with which steps * q^2 (exp(1 / z^2) - 1) is that mu^2. at_one: the spending of noise multiplier 1.
+double likely_noise(const Spending& at_one, double target_epsilon, double target_delta) {
+  const double mu = likely_mu(target_epsilon, target_delta);
+  if (at_one.only_gaussian()) return std::clamp(std::sqrt(at_one.mu_squared) / mu, 0.02, 1e6);
+  if (at_one.sampled.size() != 1) return 1;
+  const SampledGaussian& step = at_one.sampled.front();
+  const double q = step.sampling_probability, each = mu * mu / (step.count * q * q);
+  return each > 0 && each < 1e300 ? std::clamp(1 / std::sqrt(std::log1p(each)) / step.noise_multiplier, 0.02, 1e6) : 1;
 }
 
 // Only a guess: how many steps until a Gaussian of that variance reaches the target.
@@ -61,35 +65,37 @@ double likely_steps(const Spending& history, const Spending& step, double target
   return (mu * mu - variance(history)) / variance(step);
 }
 
-Spending repeated(double sampling_rate, double noise_multiplier, std::int64_t steps) {
-  return flatten(
-      Event::self_composed(Event::poisson_sampled(sampling_rate, Event::gaussian(noise_multiplier)), steps));
-}
-
 }  // namespace
 
 double calibrate_noise(double target_epsilon, double target_delta, double sampling_rate, std::int64_t steps) {
+  return calibrate_noise_of(
+      [&](double z) { return Event::self_composed(Event::poisson_sampled(sampling_rate, Event::gaussian(z)), steps); }, target_epsilon,
+      target_delta);
+}
+
+double calibrate_noise_of(const std::function<Event(double)>& event_of, double target_epsilon, double target_delta) {
   check_target("calibrate_noise", target_epsilon, target_delta);
   if (target_epsilon == 0) {
     throw InvalidArgument("[calibrate_noise] Expected target_epsilon > 0, received 0. Release nothing instead.");
   }
   // Same domain, same messages as the events themselves.
-  if (repeated(sampling_rate, 1, steps).nothing()) return 0;
+  const Spending at_one = flatten(event_of(1));
+  if (at_one.nothing()) return 0;
 
   // Asked as the promise is made: where this is at most 0, the multiplier meets the target.
   const auto excess = [&](double noise_multiplier) {
     if (noise_multiplier > kLargestNoise) return -kInfinity;
     if (noise_multiplier == 0) return kInfinity;
-    const double epsilon = pld_epsilon_upper(repeated(sampling_rate, noise_multiplier, steps), target_delta);
+    const double epsilon = pld_epsilon_upper(flatten(event_of(noise_multiplier)), target_delta);
     const double ratio = std::log(epsilon / target_epsilon);
     return epsilon <= target_epsilon ? std::min(ratio, 0.0) : std::max(ratio, 1e-300);
   };
-  const double guess = likely_noise(target_epsilon, target_delta, sampling_rate, static_cast<double>(steps));
+  const double guess = likely_noise(at_one, target_epsilon, target_delta);
   const double noise_multiplier = find_crossing(excess, guess, 0.03 * guess, kNoiseTolerance).above;
   if (noise_multiplier <= kLargestNoise) return noise_multiplier;
   throw InvalidArgument(message("[calibrate_noise] Expected a target that some noise multiplier up to ", kLargestNoise,
                                 " meets, received target_epsilon ", target_epsilon, " at target_delta ", target_delta,
-                                " for ", steps, " steps. Raise the target or take fewer steps."));
+                                ". Raise the target or take fewer steps."));
 }
 
 std::int64_t affordable_steps(const Event& history, const Event& step, double target_epsilon, double target_delta) {

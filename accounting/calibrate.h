@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "accounting/event.h"
 
@@ -15,6 +16,12 @@ namespace hushgrad {
 /// is released (steps or sampling_rate 0).
 /// Throws InvalidArgument outside those domains or where no noise multiplier up to 1e9 suffices.
 double calibrate_noise(double target_epsilon, double target_delta, double sampling_rate, std::int64_t steps);
+
+/// The same for any mechanism: event_of(noise_multiplier) is all that is to be released, and spends less the more noise there
+/// is. Asked for noise multipliers in (0, 1e9]. Returns 0 where nothing is released.
+/// Guarantee: epsilon(event_of(the result), target_delta).upper <= target_epsilon. Throws as above, and Unsupported for an event
+/// without a bound.
+double calibrate_noise_of(const std::function<Event(double noise_multiplier)>& event_of, double target_epsilon, double target_delta);
 
 /// The largest k <= 10^9 such that epsilon(`history` and then k times `step`, target_delta).upper <= target_epsilon;
 /// 0 where not even one fits. A step that spends nothing gives 10^9.

@@ -20,5 +20,8 @@ using IdealBounds = std::function<Interval(const Spending& ideal, double at)>;
 /// (docs/proofs/lattice_gaussian.md, section 4), and the other way round for lower ends.
 Interval with_gap_epsilon(const Spending& spending, double delta, const IdealBounds& ideal_epsilon);
 Interval with_gap_delta(const Spending& spending, double epsilon, const IdealBounds& ideal_delta);
+/// The upper ends alone, nearly always with one question to the ideal bounds.
+double with_gap_epsilon_upper(const Spending& spending, double delta, const IdealBounds& ideal_epsilon);
+double with_gap_delta_upper(const Spending& spending, double epsilon, const IdealBounds& ideal_delta);
 
 }  // namespace hushgrad

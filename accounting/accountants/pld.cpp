@@ -250,11 +250,11 @@ Interval pld_delta(const Spending& spending, double epsilon) {
 }
 
 double pld_epsilon_upper(const Spending& spending, double delta) {
-  return with_gap_epsilon(spending, delta, [](const Spending& s, double at) { return epsilon_of(s, at, Ends::upper); }).upper;
+  return with_gap_epsilon_upper(spending, delta, [](const Spending& s, double at) { return epsilon_of(s, at, Ends::upper); });
 }
 
 double pld_delta_upper(const Spending& spending, double epsilon) {
-  return with_gap_delta(spending, epsilon, [](const Spending& s, double at) { return delta_of(s, at, Ends::upper); }).upper;
+  return with_gap_delta_upper(spending, epsilon, [](const Spending& s, double at) { return delta_of(s, at, Ends::upper); });
 }
 
 Interval PldAccountant::epsilon(const Event& event, double delta, Adjacency adjacency) const {

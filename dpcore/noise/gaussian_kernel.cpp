@@ -115,21 +115,29 @@ HUSHGRAD_INLINE void gaussian_pairs_loop(const std::uint64_t* __restrict words, 
   }
 }
 
+// Rounding to an integer, and adding one of `width` integers around 0.
+struct Dither {
+  HUSHGRAD_INLINE explicit Dither(double sigma_units)
+      : mask(static_cast<std::uint64_t>(dither_width(sigma_units)) - 1),
+        // An even number of dither values has mean -1/2: half a step the other way keeps the sum symmetric around 0.
+        shift(mask > 0 ? 0.5 : 0.0),
+        middle(mask > 0 ? (static_cast<double>(mask) + 1.0) * 0.5 : 0.0) {}
+  HUSHGRAD_INLINE double add(double x, std::uint64_t bits) const { return round_small(x + shift) + (to_double(bits & mask) - middle); }
+
+  std::uint64_t mask;
+  double shift, middle;
+};
+
 HUSHGRAD_INLINE void lattice_noise_loop(const std::uint64_t* __restrict words, std::size_t pairs,
                                         double sigma_units, double* __restrict first,
                                         double* __restrict second) {
-  const double width = dither_width(sigma_units);
-  const auto mask = static_cast<std::uint64_t>(width) - 1;
-  // An even number of dither values has mean -1/2: half a step the other way keeps the sum symmetric around
-  // 0.
-  const double shift = width > 1.0 ? 0.5 : 0.0;
-  const double middle = width > 1.0 ? width * 0.5 : 0.0;
+  const Dither dither(sigma_units);
   squared_radii_loop(words, pairs, sigma_units, first);
   for (std::size_t i = 0; i < pairs; ++i) {
     const std::uint64_t last = words[2 * pairs + i];
     const Pair x = on_circle(__builtin_sqrt(first[i]), words[pairs + i], last);
-    first[i] = round_small(x.first + shift) + (to_double(last & mask) - middle);
-    second[i] = round_small(x.second + shift) + (to_double((last >> 24) & mask) - middle);
+    first[i] = dither.add(x.first, last);
+    second[i] = dither.add(x.second, last >> 24);
   }
 }
 
@@ -210,6 +218,15 @@ template <typename Kind>
 constexpr GaussianKernel kernel_of{Kind::name, Kind::pairs, Kind::noise, Kind::add};
 
 }  // namespace
+
+double radius_variable(std::uint64_t high, std::uint64_t low) { return uniform92(high, low); }
+
+void noise_of_radius(double u, std::uint64_t low, std::uint64_t last, double sigma_units, double* first, double* second) {
+  const Dither dither(sigma_units);
+  const Pair x = on_circle(sigma_units * __builtin_sqrt(-2.0 * log_unit(u)), low, last);
+  *first = dither.add(x.first, last);
+  *second = dither.add(x.second, last >> 24);
+}
 
 double dither_width(double sigma_units) {
   if (sigma_units < 128.0) return 1.0;

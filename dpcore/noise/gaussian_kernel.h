@@ -51,6 +51,13 @@ const GaussianKernel& gaussian_kernel();
 /// x86-64: AVX-512, AVX2 with FMA, base.
 std::vector<const GaussianKernel*> gaussian_kernels();
 
+/// (k + 1/2) / 2^92 for the 92-bit k = (high, top 28 bits of low), the radius variable of a pair.
+double radius_variable(std::uint64_t high, std::uint64_t low);
+
+/// One pair as GaussianKernel::noise makes it, of any radius variable u in [2^-1000, 1] in place of the words' own: low and last are
+/// the second and third word.
+void noise_of_radius(double u, std::uint64_t low, std::uint64_t last, double sigma_units, double* first, double* second);
+
 /// The power of two in (sigma_units / 128, sigma_units / 64], at most 2^24; 1 (no dither) for sigma_units <
 /// 128.
 double dither_width(double sigma_units);

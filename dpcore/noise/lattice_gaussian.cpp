@@ -13,6 +13,7 @@
 
 #include "dpcore/error.h"
 #include "dpcore/noise/exact_gaussian.h"
+#include "dpcore/noise/far_pairs.h"
 #include "dpcore/noise/gaussian_kernel.h"
 #include "dpcore/random/key_stream.h"
 #include "dpcore/random/word_stream.h"
@@ -49,6 +50,11 @@ void next_block(Source& source, std::size_t count, double sigma_units, NoiseSamp
   const auto words = std::span(scratch.words).first(kWordsPerPair * pairs);
   source.fill(std::as_writable_bytes(words));
   gaussian_kernel().noise(words.data(), pairs, sigma_units, scratch.noise.data());
+  redraw_far_pairs(words, sigma_units, std::span(scratch.noise).first(2 * pairs), [&] {
+    std::uint64_t word = 0;
+    source.fill(std::as_writable_bytes(std::span(&word, 1)));
+    return word;
+  });
 }
 
 // Calls block(offset, count) until size coordinates are covered.
@@ -148,8 +154,8 @@ void check_scale(double scale) {
 }
 
 void check_range(double noise_stddev, double scale) {
-  // Twelve standard deviations are more than the sampler reaches.
-  if (12.0 * noise_stddev * scale < FLT_MAX) return;
+  // Thirty-six standard deviations are more than the sampler reaches.
+  if (36.0 * noise_stddev * scale < FLT_MAX) return;
   throw InvalidArgument(message("[noise] Expected noise within float32, received a standard deviation of ",
                                 noise_stddev * scale,
                                 " after scaling. Lower max_grad_norm, noise_multiplier or scale."));

@@ -55,4 +55,10 @@ UserSampler::Draw UserSampler::draw(Csprng& rng) {
   return draw;
 }
 
+Batch UserBatches::draw(Csprng& rng) {
+  UserSampler::Draw draw = users_.draw(rng);
+  sizes_ = std::move(draw.sizes);
+  return std::move(draw.records);
+}
+
 }  // namespace hushgrad

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "dpcore/sampling/poisson.h"
@@ -53,6 +54,24 @@ class UserSampler {
  private:
   UserRecords users_;
   PoissonSampler poisson_;
+};
+
+/// The same batches where a Sampler is expected: population and batch sizes count users, draw() returns their records.
+class UserBatches final : public Sampler {
+ public:
+  explicit UserBatches(UserSampler users) : users_(std::move(users)) {}
+
+  /// Users one after the other, not ascending.
+  Batch draw(Csprng& rng) override;
+  /// Records of each user in the batch that draw() returned last. Private data.
+  const std::vector<std::int64_t>& sizes() const noexcept { return sizes_; }
+  std::int64_t population() const override { return users_.users().users(); }
+  double expected_batch_size() const override { return users_.expected_batch_size(); }
+  std::int64_t steps_per_epoch() const override { return users_.steps_per_epoch(); }
+
+ private:
+  UserSampler users_;
+  std::vector<std::int64_t> sizes_;
 };
 
 }  // namespace hushgrad

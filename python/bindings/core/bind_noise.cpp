@@ -6,6 +6,7 @@
 #include "core/bind.h"
 #include "dpcore/error.h"
 #include "dpcore/noise/lattice_gaussian.h"
+#include "dpcore/noise/precision.h"
 #include "dpcore/random/insecure_seed.h"
 
 namespace py = pybind11;
@@ -57,12 +58,22 @@ constexpr const char* kLatticeDoc =
     "Raises InvalidArgument outside noise_multiplier 0 or [2^-32, 2^32], l2_sensitivity [2^-64, 2^64], "
     "dimension <= 2^48.";
 
+constexpr const char* kPrecisionDoc =
+    "(order, divergence, failure) of one step's fast noise on parameters of these sizes: outside an event of probability\n"
+    "failure, its Renyi divergence of that order from the ideal noise is at most divergence. Zeros where no noise is drawn.";
+
 }  // namespace
 
 void bind_noise(py::module_& m) {
   py::class_<Lattice>(m, "Lattice", "Spacing and noise of the lattice Gaussian, in the units of the sum.")
       .def_readonly("grid", &Lattice::grid)
       .def_readonly("noise_stddev", &Lattice::noise_stddev);
+  m.def("fast_noise_precision",
+        [](double noise_multiplier, const std::vector<std::size_t>& part_sizes) {
+          const NoisePrecision precision = fast_noise_precision(noise_multiplier, part_sizes);
+          return py::make_tuple(precision.order, precision.divergence, precision.failure);
+        },
+        py::arg("noise_multiplier"), py::arg("part_sizes"), kPrecisionDoc);
   m.def("choose_lattice", &choose_lattice, py::arg("noise_multiplier"), py::arg("l2_sensitivity"),
         py::arg("dimension"), kLatticeDoc);
   m.def("add_lattice_noise_for_testing", &add_lattice_noise_for_testing, py::arg("values"),
