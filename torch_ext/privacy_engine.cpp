@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <unordered_set>
 
-#include "accounting/calibrate.h"
+#include "accounting/accountants/accountant.h"
 #include "dpcore/error.h"
 #include "torch_ext/checkpoint/module_state.h"
 #include "torch_ext/checkpoint/tensor_codec.h"
@@ -40,6 +40,20 @@ void give_each_its_own(TrainingPlan& plan, const std::vector<double>& norms, std
   plan.max_grad_norm = std::sqrt(squares);
 }
 
+BatchLaw law_of(const MakePrivateOptions& options) {
+  BatchLaw law{options.sampling, options.dataset_size, options.expected_batch_size, options.max_batch_size};
+  if (options.sampling == Sampling::users) {
+    if (static_cast<std::int64_t>(options.owners.size()) != options.dataset_size) {
+      throw InvalidArgument(message("[make_private] Expected the owner of each of ", options.dataset_size, " rows, received ", options.owners.size(),
+                                    ". Give owners one number a row."));
+    }
+    law.users = std::make_shared<const UserRecords>(options.owners, options.max_records_per_user);
+    law.population = law.users->users();
+  }
+  law.check();
+  return law;
+}
+
 void choose_clipping(TrainingPlan& plan, const MakePrivateOptions& options, const std::vector<std::string>& names) {
   plan.clipping = options.clipping;
   plan.unchecked_loss = options.unchecked_loss;
@@ -50,6 +64,22 @@ void choose_clipping(TrainingPlan& plan, const MakePrivateOptions& options, cons
   if (plan.clipping != Clipping::per_layer) return;
   if (options.layer_norms.empty()) return share_among_layers(plan, names);
   give_each_its_own(plan, options.layer_norms, names.size());
+}
+
+TrainingPlan calibrated(const TrainingPlan& plan, const MakePrivateOptions& options, const std::vector<std::string>& names,
+                        const TargetOptions& target) {
+  const auto with_noise = [&](double noise_multiplier) {
+    TrainingPlan noisy = plan;
+    noisy.noise_multiplier = noise_multiplier;
+    choose_clipping(noisy, options, names);
+    return noisy;
+  };
+  double noise_multiplier = with_noise(1e-3).calibrated_noise(target.target_epsilon, target.target_delta, target.epochs);
+  // What follows from the noise multiplier (the noise on the count of adaptive clipping) may move the last digits.
+  while (epsilon(with_noise(noise_multiplier).charged_event_of(target.epochs), target.target_delta).upper > target.target_epsilon) {
+    noise_multiplier *= 1 + 1e-4;
+  }
+  return with_noise(noise_multiplier);
 }
 
 }  // namespace
@@ -102,22 +132,22 @@ void PrivacyEngine::make_private_with_epsilon(const Parameters& parameters,
 
   TrainingPlan plan;
   plan.max_grad_norm = options.max_grad_norm;
-  plan.expected_batch_size = static_cast<double>(options.expected_batch_size);
-  plan.batches = {Sampling::poisson, options.dataset_size, options.expected_batch_size};
+  plan.batches = law_of(options);
+  plan.expected_batch_size = plan.batches.expected_batch_size();
   plan.loss_reduction = options.loss_reduction;
   plan.batch_first = options.batch_first;
   plan.dataset = options_.dataset;
   plan.purpose = options_.purpose;
   plan.actor = options_.actor;
   plan.noise_multiplier = options.noise_multiplier;
+  for (const at::Tensor& p : private_parameters) plan.parameter_sizes.push_back(static_cast<std::size_t>(p.numel()));
   if (target.epochs > 0) {
-    const std::int64_t steps = target.epochs * plan.batches.steps_per_epoch();
-    plan.noise_multiplier =
-        calibrate_noise(target.target_epsilon, target.target_delta, plan.batches.rate().charged(), steps);
     plan.target_epsilon = target.target_epsilon;
     plan.target_delta = target.target_delta;
+    plan = calibrated(plan, options, names, target);
+  } else {
+    choose_clipping(plan, options, names);
   }
-  choose_clipping(plan, options, names);
   private_.clear();
   for (const auto& p : private_parameters) private_.insert(p.unsafeGetTensorImpl());
   training_ = std::make_unique<PrivateTraining>(std::move(plan), std::move(private_parameters),
@@ -146,9 +176,12 @@ PrivateTraining& PrivacyEngine::training() const {
 torch::Tensor PrivacyEngine::next_batch() {
   training().discard(true);
   part_ = -1;
-  const std::vector<std::int64_t> rows = training().draw().records;
-  undone_ = static_cast<std::int64_t>(rows.size());
-  return torch::tensor(rows, torch::kLong);
+  PrivateTraining::Draw draw = training().draw();
+  const bool users = training().plan().batches.sampling == Sampling::users;
+  undone_ = static_cast<std::int64_t>(users ? draw.sizes.size() : draw.records.size());
+  user_sizes_ = std::move(draw.sizes);
+  epoch_ = draw.epoch;
+  return torch::tensor(draw.records, torch::kLong);
 }
 
 std::int64_t PrivacyEngine::steps_per_epoch() const {
@@ -171,7 +204,7 @@ void PrivacyEngine::watch(const std::vector<torch::Tensor>& outputs, std::int64_
                   "batch_size of ",
                   batch_size, "."));
     }
-    training().begin_batch(batch_size);
+    training().begin_batch(batch_size, epoch_);
     undone_ -= batch_size;
     part_ = batch_size;
   }

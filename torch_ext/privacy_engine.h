@@ -44,6 +44,13 @@ struct MakePrivateOptions {
   std::vector<double> layer_norms{};
   AdaptiveClippingOptions adaptive{};  // unclipped_num_std 0: expected_batch_size / 20, or noise_multiplier if that is more
   bool unchecked_loss = false;         // backward() accepts a loss that cannot be checked
+  // The law of the batches and so their cost (docs/batches.md).
+  Sampling sampling = Sampling::poisson;
+  std::int64_t max_batch_size = 0;     // of truncated_poisson, >= expected_batch_size
+  // Of users: the user of each row, any numbers, and how many rows of one user may be in a batch. expected_batch_size then counts
+  // users, and max_grad_norm bounds a user's whole contribution.
+  std::vector<std::int64_t> owners{};
+  std::int64_t max_records_per_user = 0;
 };
 
 struct TargetOptions {
@@ -74,12 +81,15 @@ class PrivacyEngine {
   void make_private_with_epsilon(const Parameters& parameters, torch::optim::Optimizer& optimizer,
                                  MakePrivateOptions options, const TargetOptions& target);
 
-  /// Row numbers of the next Poisson batch, int64 [n], n >= 0, ascending. Drops a batch that was not stepped.
+  /// Row numbers of the next batch, int64 [n], n >= 0. Drops a batch that was not stepped. Of users: one user after the other.
   torch::Tensor next_batch();
+  /// Of Sampling::users: how many of the batch's rows each user has. A part of the batch that is watched must hold users with
+  /// equally many rows.
+  const std::vector<std::int64_t>& user_sizes() const { return user_sizes_; }
   std::int64_t steps_per_epoch() const;
 
-  /// Attaches to the graph of a forward pass over `batch_size` rows of the current batch: all of them, or,
-  /// for virtual batches, a part of them, each part ended by accumulate().
+  /// Attaches to the graph of a forward pass over `batch_size` rows (of Sampling::users: users) of the current batch: all of
+  /// them, or, for virtual batches, a part of them, each part ended by accumulate().
   void watch(const torch::Tensor& output, std::int64_t batch_size);
   void watch(const std::vector<torch::Tensor>& outputs, std::int64_t batch_size);
   /// loss.backward() after a check that the loss is a mean or sum of one loss a sample. @throws Unsupported where it
@@ -124,7 +134,9 @@ class PrivacyEngine {
   std::unique_ptr<PrivateTraining> training_;
   torch::optim::Optimizer* optimizer_ = nullptr;
   std::unordered_set<const c10::TensorImpl*> private_;  // what the optimizer may step
-  std::int64_t undone_ = -1;  // rows of the drawn batch that no part has taken yet; -1: no batch
+  std::vector<std::int64_t> user_sizes_;
+  std::int64_t epoch_ = 0;    // of the drawn batch
+  std::int64_t undone_ = -1;  // rows (or users) of the drawn batch that no part has taken yet; -1: no batch
   std::int64_t part_ = -1;    // rows of the part being watched; -1: none
 };
 

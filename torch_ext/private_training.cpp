@@ -1,9 +1,12 @@
 #include "torch_ext/private_training.h"
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "accounting/calibrate.h"
 #include "dpcore/error.h"
 #include "dpcore/noise/lattice_gaussian.h"
 
@@ -29,6 +32,12 @@ std::vector<std::size_t> sizes_of(const std::vector<at::Tensor>& parameters) {
   std::vector<std::size_t> sizes;
   for (const at::Tensor& parameter : parameters) sizes.push_back(static_cast<std::size_t>(parameter.numel()));
   return sizes;
+}
+
+TrainingPlan with_sizes(TrainingPlan plan, const std::vector<at::Tensor>& parameters) {
+  plan.parameter_sizes = sizes_of(parameters);
+  plan.check();
+  return plan;
 }
 
 /// The only way in which a gradient comes to be: `noisy` views the memory of `sums`.
@@ -60,13 +69,42 @@ void TrainingPlan::check() const {
   if (target_epsilon) require(*target_epsilon > 0, "target_epsilon", "> 0", *target_epsilon);
 }
 
+NoisePrecision TrainingPlan::noise_precision() const {
+  if (sensitivity == Sensitivity::certified || noise_sampler == NoiseSampler::exact) return {};
+  if (clipping != Clipping::adaptive) return fast_noise_precision(noise_multiplier, parameter_sizes);
+  // The count of unclipped samples is a release of its own.
+  const AdaptiveClipping rule(adaptive, max_grad_norm);
+  // A search for the noise multiplier also asks where the count alone would cost more; such a plan is refused by check().
+  const bool possible = noise_multiplier < rule.count_noise_multiplier();
+  const double gradient = possible ? rule.gradient_noise_multiplier(noise_multiplier) : noise_multiplier;
+  NoisePrecision both = fast_noise_precision(gradient, parameter_sizes);
+  const NoisePrecision count = fast_noise_precision(rule.count_noise_multiplier(), std::array<std::size_t, 1>{1});
+  both.order = std::min(both.order, count.order);
+  both.divergence = (both.divergence + count.divergence) * (1 + 1e-15);
+  both.failure = (both.failure + count.failure) * (1 + 1e-15);
+  return both;
+}
+
+Event TrainingPlan::charged_event_of(std::int64_t epochs) const {
+  return Event::self_composed(charged_event(), batches.charged_once_an_epoch() ? epochs : epochs * batches.steps_per_epoch());
+}
+
+double TrainingPlan::calibrated_noise(double target_epsilon, double target_delta, std::int64_t epochs) const {
+  TrainingPlan plan = *this;
+  const auto event_of = [&](double z) {
+    plan.noise_multiplier = z;
+    return plan.charged_event_of(epochs);
+  };
+  return calibrate_noise_of(event_of, target_epsilon, target_delta);
+}
+
 std::string TrainingPlan::to_json() const {
   nlohmann::json plan = {
       {"noise_multiplier", noise_multiplier},
       {"max_grad_norm", max_grad_norm},
       {"expected_batch_size", expected_batch_size},
       {"sampling", std::string(name_of(batches.sampling))},
-      {"dataset_size", batches.population},
+      {"dataset_size", batches.users ? batches.users->records() : batches.population},
       {"loss_reduction", loss_reduction == LossReduction::mean ? "mean" : "sum"},
       {"clipping", name_of(clipping)},
       {"loss", unchecked_loss ? "unchecked" : "checked"},
@@ -75,7 +113,12 @@ std::string TrainingPlan::to_json() const {
       {"noise", sensitivity == Sensitivity::certified || noise_sampler == NoiseSampler::exact ? "exact_lattice_gaussian" : "lattice_gaussian"},
       {"random", insecure_seed ? "insecure-seed" : "aes-256-ctr-drbg"},
   };
-  if (batches.sampling == Sampling::poisson) plan["sampling_rate"] = batches.rate().charged();
+  if (batches.has_rate()) plan["sampling_rate"] = batches.rate().charged();
+  if (batches.sampling == Sampling::truncated_poisson) plan["max_batch_size"] = batches.max_batch_size;
+  if (batches.sampling == Sampling::users) {
+    plan["unit"] = "user";
+    plan["max_records_per_user"] = batches.users->max_records_per_user();
+  }
   if (clipping == Clipping::per_layer) plan["layer_norms"] = layer_norms;
   if (clipping == Clipping::adaptive) {
     plan["adaptive"] = {{"target_unclipped_quantile", adaptive.target_unclipped_quantile},
@@ -104,7 +147,7 @@ CaptureOptions TrainingPlan::capture_options() const {
 
 PrivateTraining::PrivateTraining(TrainingPlan plan, std::vector<at::Tensor> parameters, std::vector<std::string> names,
                                  std::vector<at::Tensor> ignored, std::shared_ptr<Ledger> ledger)
-    : plan_((plan.check(), std::move(plan))),
+    : plan_(with_sizes(std::move(plan), parameters)),
       event_(plan_.charged_event()),
       parameters_(parameters),
       capture_(std::move(parameters), std::move(names), std::move(ignored), plan_.capture_options()),
@@ -113,6 +156,7 @@ PrivateTraining::PrivateTraining(TrainingPlan plan, std::vector<at::Tensor> para
   if (plan_.clipping == Clipping::adaptive) adaptive_.emplace(plan_.adaptive, plan_.max_grad_norm);
   sampler_ = plan_.batches.make_sampler();
   epochs_ = dynamic_cast<EpochSampler*>(sampler_.get());
+  users_ = dynamic_cast<const UserBatches*>(sampler_.get());
   if (plan_.insecure_seed) insecure_ = std::make_unique<InsecureSeed>(*plan_.insecure_seed);
   if (plan_.sensitivity == Sensitivity::certified) certified_ = std::make_unique<CertifiedPass>(plan_.max_grad_norm, sizes_of(parameters_));
   run_id_ = ledger_->begin_run({plan_.dataset, plan_.purpose, plan_.actor, plan_.to_json()});
@@ -120,7 +164,7 @@ PrivateTraining::PrivateTraining(TrainingPlan plan, std::vector<at::Tensor> para
 
 PrivateTraining::Draw PrivateTraining::draw() {
   Batch records = sampler_->draw(rng());
-  return {epochs_ ? epochs_->epoch() : 0, std::move(records)};
+  return {epochs_ ? epochs_->epoch() : 0, std::move(records), users_ ? users_->sizes() : std::vector<std::int64_t>{}};
 }
 
 void PrivateTraining::begin_epoch() {
@@ -170,11 +214,11 @@ void PrivateTraining::charge() {
     throw PrivacyViolation(message("[step] Expected at most ", epoch.steps, " steps in an epoch, received one more: a record would count "
                                    "twice. Take each batch of the loader once."));
   }
-  // Another noise multiplier in the middle of an epoch is charged as a further epoch.
-  if (!epoch.event || !(*epoch.event == event_)) {
-    ledger_->charge(run_id_, event_);
+  const double now = plan_.noise_multiplier;
+  if (epoch.noise_multiplier != now) {
+    ledger_->charge(run_id_, epoch.noise_multiplier ? plan_.batches.event_of_change(*epoch.noise_multiplier, now, plan_.noise_precision()) : event_);
     ++charges_;
-    epoch.event = event_;
+    epoch.noise_multiplier = now;
   }
   ++epoch.steps;
 }

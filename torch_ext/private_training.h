@@ -53,11 +53,18 @@ struct TrainingPlan {
   Sensitivity sensitivity = Sensitivity::empirical;
   NoiseSampler noise_sampler = NoiseSampler::fast;
   std::optional<std::uint64_t> insecure_seed{};  // repeatable batches and noise: NO PRIVACY, recorded and shown as such
+  std::vector<std::size_t> parameter_sizes{};    // coordinates of each private parameter
 
   /// @throws InvalidArgument naming the first field outside its domain.
   void check() const;
+  /// How far the noise of one step is from the ideal one: nothing with exact noise.
+  NoisePrecision noise_precision() const;
   /// What one step, or one epoch (BatchLaw::charged_once_an_epoch), is charged as.
-  Event charged_event() const { return batches.event(noise_multiplier); }
+  Event charged_event() const { return batches.event(noise_multiplier, noise_precision()); }
+  /// Everything that `epochs` epochs are charged as.
+  Event charged_event_of(std::int64_t epochs) const;
+  /// The smallest noise multiplier with which `epochs` epochs cost at most target_epsilon. @throws InvalidArgument where none does.
+  double calibrated_noise(double target_epsilon, double target_delta, std::int64_t epochs) const;
   std::string to_json() const;
   CaptureOptions capture_options() const;
 };
@@ -79,13 +86,15 @@ class PrivateTraining {
   struct Draw {
     std::int64_t epoch;  // 0 where there are none
     Batch records;       // may be empty
+    std::vector<std::int64_t> sizes;  // of Sampling::users: how many of the records each user has, one user after the other
   };
   /// The next batch of the plan's law.
   Draw draw();
   /// A new pass over the data begins; what is left of the last is not drawn any more. Nothing for Poisson batches.
   void begin_epoch();
 
-  /// size: samples; at most one under certified sensitivity. epoch: as drawn.
+  /// size: samples (of Sampling::users: users, each with as many rows as the others); at most one under certified sensitivity.
+  /// epoch: as drawn.
   /// @throws InvalidArgument, InvalidState (see GraphCapture::begin_batch).
   void begin_batch(std::int64_t size, std::int64_t epoch = 0);
   bool watch(const std::vector<at::Tensor>& outputs) { return capture_.watch(outputs); }
@@ -128,7 +137,7 @@ class PrivateTraining {
  private:
   /// What was charged for an epoch, and how many of its steps were released.
   struct EpochCharge {
-    std::optional<Event> event;
+    std::optional<double> noise_multiplier;
     std::int64_t steps = 0;
   };
 
@@ -145,6 +154,7 @@ class PrivateTraining {
   std::string run_id_;
   std::unique_ptr<Sampler> sampler_;
   EpochSampler* epochs_ = nullptr;  // sampler_, where it goes by epochs
+  const UserBatches* users_ = nullptr;  // sampler_, where it draws users
   std::unordered_map<std::int64_t, EpochCharge> charged_;
   std::int64_t epoch_ = 0;          // of the current batch
   std::optional<AdaptiveClipping> adaptive_;

@@ -423,6 +423,11 @@ def add_lattice_noise_for_testing(values: Buffer, noise_multiplier: float, max_g
 def affordable_steps(history: Event, step: Event, target_epsilon: float, target_delta: float) -> int: ...
 def build_facts() -> dict[str, str]: ...
 def calibrate_noise(target_epsilon: float, target_delta: float, sampling_rate: float, steps: int) -> float: ...
+def fast_noise_precision(noise_multiplier: float, part_sizes: Sequence[int]) -> tuple[float, float, float]:
+    """
+    (order, divergence, failure) of one step's fast noise on parameters of these sizes: outside an event of probability
+    failure, its Renyi divergence of that order from the ideal noise is at most divergence. Zeros where no noise is drawn.
+    """
 def choose_lattice(noise_multiplier: float, l2_sensitivity: float, dimension: int) -> Lattice:
     """
     The public grid and noise for a sum with the given l2 sensitivity and number of coordinates.

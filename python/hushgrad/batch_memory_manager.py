@@ -19,7 +19,8 @@ class BatchMemoryManager:
 
     The loop stays the same: ``optimizer.step()`` after a physical batch only clips and adds up, and the last one of a
     logical batch charges once, adds noise once and steps. The result is that of the whole batch. A loop that is left
-    early releases nothing of the unfinished logical batch.
+    early releases nothing of the unfinished logical batch. Batches of users are split between users only, so one user's
+    records may pass the limit.
 
     Args:
         data_loader: the loader that ``make_private`` returned.
@@ -37,14 +38,15 @@ class BatchMemoryManager:
                 "[BatchMemoryManager] Expected a data set with __getitem__ and __len__, received an IterableDataset. Use a smaller batch_size, or "
                 "give the data set __getitem__."
             )
-        if not isinstance(data_loader.batch_sampler, PrivateBatchSampler):
+        batches = data_loader.batch_sampler
+        if not isinstance(batches, (PrivateBatchSampler, PhysicalBatches)):
             raise InvalidArgument(
-                "[BatchMemoryManager] Expected the loader that make_private returned, received another one, or one that hands samples out one "
-                'by one already (sensitivity="certified"). Pass the private loader, or leave the BatchMemoryManager out.'
+                "[BatchMemoryManager] Expected the loader that make_private returned, received another one. Pass the private loader."
             )
-        self._batches = data_loader.batch_sampler
+        self._batches = batches.logical if isinstance(batches, PhysicalBatches) else batches
         self._loader = data_loader
-        self._limit = max_physical_batch_size
+        own = batches.limit if isinstance(batches, PhysicalBatches) else None  # 1 under sensitivity="certified"
+        self._limit = min(max_physical_batch_size, own or max_physical_batch_size)
         self._session = session_of(optimizer)
 
     def __enter__(self) -> DataLoader[Any]:

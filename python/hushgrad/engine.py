@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import math
 import os
-import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from hushgrad import _core, _torch, accounting, checkpoint
 from hushgrad.backward import watch_losses
+from hushgrad.batches import Sampling, UserIds, unsampled_distance, warn_of_cost
 from hushgrad.errors import HushgradError, InvalidArgument, InvalidState, LedgerError, PrivacyViolation, Unsupported
 from hushgrad.independence import check_forward, check_inputs, check_modules
 from hushgrad.keys import Keyring
@@ -28,10 +28,7 @@ from hushgrad.loader import (
     Announced,
     PhysicalBatches,
     PrivateBatchSampler,
-    describe_loader,
-    is_sequential,
     make_loader_private,
-    steps_per_epoch,
     tensors_in,
 )
 from hushgrad.wrappers import check_processes, run_as_written
@@ -63,6 +60,7 @@ class PrivateSession:
         self.batch_dim = batch_dim
         self._optimizer = weakref.ref(optimizer)
         self._batch: int | None = None
+        self._rows = 0
         self._last_physical = True
         self._refused: str | None = None
         self._hooks = [
@@ -87,6 +85,7 @@ class PrivateSession:
             self.training.discard(True)
         self.training.begin_batch(batch.size, batch.epoch)
         self._batch = batch.size
+        self._rows = batch.size if batch.rows is None else batch.rows
         self._last_physical = batch.last
 
     def _after_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
@@ -105,19 +104,30 @@ class PrivateSession:
                 self.training.begin_batch(0, 0)
             self.training.watch(outputs)
             return
-        check_inputs(args, kwargs, self._batch, self.batch_dim)
-        if self.training.watch(outputs) and self._batch > 1:
+        check_inputs(args, kwargs, self._rows, self.batch_dim)
+        if self._watch(outputs) and self._batch > 1:
             hooks = module._forward_hooks.copy()
             module._forward_hooks.clear()  # the check calls the module; it must not be watched, nor call the user's hooks
             try:
                 see = self.training.check_derivatives if self.training.needs_derivatives else None
-                check_forward(module, args, kwargs, self._batch, self.batch_dim, see)
+                check_forward(module, args, kwargs, self._rows, self.batch_dim, see)
             except Unsupported as error:
                 # The graph's structure is known by now and would not be checked again.
                 self._refused = self.training.suspicion or str(error)
                 raise Unsupported(self._refused) from error
             finally:
                 module._forward_hooks.update(hooks)
+
+    def _watch(self, outputs: list[torch.Tensor]) -> bool:
+        try:
+            return self.training.watch(outputs)
+        except Unsupported as error:
+            if self._batch is None or not 1 < self._batch < self._rows:
+                raise
+            raise Unsupported(
+                f"{error} If the model treats records independently, its layers do not keep the rows of one user together (a batch dimension that "
+                "is not the first, say): hand users out one at a time, by BatchMemoryManager with max_physical_batch_size=1."
+            ) from None
 
     def before_backward(self, losses: list[torch.Tensor], gradients: list[torch.Tensor]) -> None:
         """Refuses a loss that couples the samples of the batch."""
@@ -230,7 +240,7 @@ class EndedTraining:
     def begin_epoch(self) -> None:
         """Nothing: draw() says what is wrong."""
 
-    def draw(self) -> tuple[int, list[int]]:
+    def draw(self) -> tuple[int, list[int], list[int] | None]:
         """Raises InvalidState: batches of a private loader belong to its run."""
         raise InvalidState(
             "[loader] Expected a loader whose private training goes on, received one whose training was closed. Make a new DataLoader."
@@ -326,6 +336,10 @@ class PrivacyEngine:
         unchecked_loss: bool = False,
         sensitivity: str = "empirical",
         noise: str = "lattice_gaussian",
+        sampling: str | None = None,
+        max_batch_size: int | None = None,
+        user_ids: UserIds | None = None,
+        max_records_per_user: int | None = None,
     ) -> tuple[_Module, _Optimizer, _Loader]:
         """Makes the three objects private and returns the same three objects.
 
@@ -357,8 +371,17 @@ class PrivacyEngine:
             sensitivity: "empirical": float32 norms and sums, right up to rounding. "certified": the loader hands out the
                 samples of a batch one by one (``step()`` applies the last of them), and they are clipped and summed in
                 integers, so that no rounding is trusted (docs/proofs/certified_sensitivity.md). Far slower; "flat" only.
-            noise: "lattice_gaussian": vectorised, within proven distance of the rounded Gaussian. "exact_lattice_gaussian":
-                the rounded Gaussian itself, tens of times as slow; always used with "certified".
+            noise: "lattice_gaussian": vectorised, within proven distance of the rounded Gaussian, which is charged too.
+                "exact_lattice_gaussian": the rounded Gaussian itself, tens of times as slow; always used with "certified".
+            sampling: the law of the batches (docs/batches.md). None: as ``poisson_sampling`` says. "poisson"; "truncated_poisson":
+                Poisson, cut to ``max_batch_size``; "fixed_size": exactly ``batch_size`` records; "random_allocation": epochs in which
+                every record chooses a batch; "shuffled", "sequential": epochs without amplification; "users": users instead of
+                records, and the guarantee is a user's. What is charged follows the law.
+            max_batch_size: of "truncated_poisson", >= batch_size; default six deviations above it.
+            user_ids: of "users": an id for every record in the data set's order, the name of a column, or a function of a record.
+                The loader's batch_size then counts users, max_grad_norm bounds a user's whole contribution to a step (the gradient of
+                the mean, or sum, over the user's records in the batch), and records of a batch come grouped by users.
+            max_records_per_user: of "users": at most so many records of a user are in a batch, chosen anew each time.
 
         Raises:
             InvalidArgument: a value outside its domain, a parameter of the optimizer that is not the module's.
@@ -369,7 +392,8 @@ class PrivacyEngine:
             _ClippingChoice(
                 clipping, max_grad_norm, target_unclipped_quantile, clipbound_learning_rate, min_clipbound, max_clipbound, unclipped_num_std
             ),
-            poisson_sampling, loss_reduction, batch_first, noise_generator, unchecked_loss, sensitivity, noise, None, None, None,
+            Sampling(sampling, poisson_sampling, max_batch_size, user_ids, max_records_per_user), loss_reduction, batch_first, noise_generator,
+            unchecked_loss, sensitivity, noise, None, None, None,
         )  # fmt: skip
 
     def make_private_with_epsilon(
@@ -395,6 +419,10 @@ class PrivacyEngine:
         unchecked_loss: bool = False,
         sensitivity: str = "empirical",
         noise: str = "lattice_gaussian",
+        sampling: str | None = None,
+        max_batch_size: int | None = None,
+        user_ids: UserIds | None = None,
+        max_records_per_user: int | None = None,
     ) -> tuple[_Module, _Optimizer, _Loader]:
         """As ``make_private`` with the smallest noise for which ``epochs`` epochs cost at most ``target_epsilon``.
 
@@ -407,24 +435,13 @@ class PrivacyEngine:
             )
         if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
             raise InvalidArgument(f"[make_private_with_epsilon] Expected epochs to be an integer >= 1, received {epochs!r}.")
-        size, batch_size = describe_loader(data_loader)
-        steps = epochs * steps_per_epoch(size, batch_size)
-        once = not poisson_sampling and not is_sequential(data_loader)  # charged once an epoch
-        noise_multiplier = accounting.calibrate_noise(
-            target_epsilon=target_epsilon,
-            target_delta=target_delta,
-            sampling_rate=batch_size / size if poisson_sampling else 1.0,
-            steps=epochs if once else steps,
-        )
-        if not poisson_sampling:
-            noise_multiplier *= unsampled_distance(data_loader)
         return self._make_private(
-            module, optimizer, data_loader, noise_multiplier,
+            module, optimizer, data_loader, None,
             _ClippingChoice(
                 clipping, max_grad_norm, target_unclipped_quantile, clipbound_learning_rate, min_clipbound, max_clipbound, unclipped_num_std
             ),
-            poisson_sampling, loss_reduction, batch_first, noise_generator, unchecked_loss, sensitivity, noise, target_epsilon,
-            target_delta, epochs,
+            Sampling(sampling, poisson_sampling, max_batch_size, user_ids, max_records_per_user), loss_reduction, batch_first, noise_generator,
+            unchecked_loss, sensitivity, noise, target_epsilon, target_delta, epochs,
         )  # fmt: skip
 
     def _make_private(
@@ -432,9 +449,9 @@ class PrivacyEngine:
         module: _Module,
         optimizer: _Optimizer,
         data_loader: _Loader,
-        noise_multiplier: float,
+        noise_multiplier: float | None,
         clipping: _ClippingChoice,
-        poisson_sampling: bool,
+        sampling: Sampling,
         loss_reduction: str,
         batch_first: bool,
         noise_generator: InsecureSeed | None,
@@ -466,27 +483,32 @@ class PrivacyEngine:
             check_processes(module)
         private, ignored = _split_parameters(module, optimizer)
         check_modules(module)
-        size, batch_size = describe_loader(data_loader)
-        plan = _torch.TrainingPlan(
-            noise_multiplier=float(noise_multiplier),
-            expected_batch_size=float(batch_size),
-            sampling="poisson" if poisson_sampling else "sequential" if is_sequential(data_loader) else "shuffled",
-            dataset_size=size,
-            batch_size=batch_size,
-            mean=loss_reduction == "mean",
-            batch_first=batch_first,
-            forward_is_checked=True,
-            target_delta=target_delta,
-            target_epsilon=target_epsilon,
-            dataset=self.dataset,
-            purpose=self.purpose,
-            actor=self.actor,
-            unchecked_loss=unchecked_loss,
-            certified=certified,
-            exact_noise=noise == "exact_lattice_gaussian",
-            insecure_seed=None if noise_generator is None else noise_generator.seed,
-            **clipping.plan(list(private), float(noise_multiplier), float(batch_size)),
-        )
+        law = sampling.law(data_loader)
+
+        def plan_with(noise_multiplier: float) -> _torch.TrainingPlan:
+            return _torch.TrainingPlan(
+                noise_multiplier=noise_multiplier,
+                mean=loss_reduction == "mean",
+                batch_first=batch_first,
+                forward_is_checked=True,
+                target_delta=target_delta,
+                target_epsilon=target_epsilon,
+                dataset=self.dataset,
+                purpose=self.purpose,
+                actor=self.actor,
+                unchecked_loss=unchecked_loss,
+                certified=certified,
+                exact_noise=noise == "exact_lattice_gaussian",
+                insecure_seed=None if noise_generator is None else noise_generator.seed,
+                parameter_sizes=[p.numel() for p in private.values()],
+                **law,
+                **clipping.plan(list(private), noise_multiplier, float(law["batch_size"])),
+            )
+
+        if noise_multiplier is None:
+            assert target_epsilon is not None and target_delta is not None and epochs is not None
+            noise_multiplier = _calibrated(plan_with, target_epsilon, target_delta, epochs)
+        plan = plan_with(float(noise_multiplier))
         names, parameters = list(private), list(private.values())
         _close_earlier(parameters)
         training = _torch.PrivateTraining(plan, parameters, names, list(ignored.values()), self._ledger)
@@ -494,9 +516,11 @@ class PrivacyEngine:
         session._private = frozenset(id(p) for p in parameters)
         run_as_written(module, session._private)
         drawn = PrivateBatchSampler(lambda: session.training.begin_epoch(), lambda: session.training.draw(), plan.steps_per_epoch)
-        make_loader_private(data_loader, PhysicalBatches(drawn, 1) if certified else drawn, session.begin_batch, session.batch_dim)
-        if not poisson_sampling and noise_multiplier > 0:
-            _warn_of_cost(plan, batch_size / size, float(noise_multiplier), epochs or 10, target_delta or 1 / (10 * size))
+        limit = 1 if certified else None
+        batches = PhysicalBatches(drawn, limit) if certified or sampling.by_users else drawn
+        make_loader_private(data_loader, batches, session.begin_batch, session.batch_dim)
+        if law["sampling"] in ("shuffled", "sequential") and noise_multiplier > 0:
+            warn_of_cost(plan, law, float(noise_multiplier), epochs or 10, target_delta or 1 / (10 * law["dataset_size"]))
         self._sessions.append(session)
         _sessions[optimizer] = session
         return module, optimizer, data_loader
@@ -618,27 +642,12 @@ class PrivacyEngine:
         return {"delta": delta, "epsilon": upper if upper != float("inf") else "infinity", "durable": self.durable}
 
 
-def unsampled_distance(loader: DataLoader[Any]) -> float:
-    """How many clipping bounds a record moves what is charged at once without sampling: an epoch in random order by the root
-    of five, a step of a fixed order by two (accounting/batch_law.h). Rounded up."""
-    return 2.0 if is_sequential(loader) else math.sqrt(5) * (1 + 1e-15)
-
-
-def _warn_of_cost(plan: _torch.TrainingPlan, sampling_rate: float, noise_multiplier: float, epochs: int, delta: float) -> None:
-    """Says what epochs without amplification cost, beside Poisson batches with the same noise."""
-    steps = epochs * plan.steps_per_epoch
-    step = accounting.PoissonSampledDpEvent(sampling_rate, accounting.GaussianDpEvent(noise_multiplier))
-    charged = accounting.SelfComposedDpEvent(
-        accounting.event_from_json(plan.charged_event()), epochs if plan.charged_once_an_epoch else steps
-    )
-    own = accounting.epsilon(charged, delta)[1]
-    poisson = accounting.epsilon(accounting.SelfComposedDpEvent(step, steps), delta)[1]
-    advice = "Leave poisson_sampling=True." if plan.charged_once_an_epoch else "Leave poisson_sampling=True, or at least use shuffle=True."
-    warnings.warn(
-        f"[make_private] poisson_sampling=False: {epochs} epochs cost epsilon {own:.3g} at delta {delta:.2g}, where Poisson batches with the same "
-        f"noise would cost {poisson:.3g}. {advice}",
-        stacklevel=4,
-    )
+def _calibrated(plan_with: Callable[[float], _torch.TrainingPlan], target_epsilon: float, target_delta: float, epochs: int) -> float:
+    noise_multiplier = plan_with(1e-3).calibrated_noise(target_epsilon, target_delta, epochs)
+    # What follows from the noise multiplier (the noise on the count of adaptive clipping) may move the last digits.
+    while accounting.epsilon(accounting.event_from_json(plan_with(noise_multiplier).charged_event_of(epochs)), target_delta)[1] > target_epsilon:
+        noise_multiplier *= 1 + 1e-4
+    return noise_multiplier
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler, SequentialSampler
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from hushgrad.errors import InvalidArgument, InvalidState, Unsupported
@@ -34,27 +34,32 @@ __all__ = [
 ]
 
 
+_Item = TypeVar("_Item")
+
 STREAM_BUFFER = 65_536  # records of an IterableDataset that one pass over it may keep
 
 
 class DrawnBatch(list[int]):
-    """Records of one batch, and the epoch it belongs to (0 where steps are charged one by one)."""
+    """Records of one batch, the epoch it belongs to (0 where steps are charged one by one), and, of batches of users, how many
+    of the records each user has."""
 
-    def __init__(self, records: Iterable[int], epoch: int) -> None:
+    def __init__(self, records: Iterable[int], epoch: int, sizes: Sequence[int] | None = None) -> None:
         super().__init__(records)
         self.epoch = epoch
+        self.sizes = sizes
 
     def __reduce__(self) -> Any:
-        return DrawnBatch, (list(self), self.epoch)
+        return DrawnBatch, (list(self), self.epoch, self.sizes)
 
 
 class Announced(NamedTuple):
     """What the training run is told of a batch before it is handed out."""
 
-    size: int
+    size: int  # samples, or users
     epoch: int
     first: bool = True  # of the physical batches of its logical batch
     last: bool = True
+    rows: int | None = None  # records, where that is not the size
 
 
 class PrivateBatchSampler:
@@ -62,9 +67,10 @@ class PrivateBatchSampler:
 
     Poisson batches vary in size and may be empty. ``len()`` is exact. ``announced`` holds what is to be said of the batches
     that the latest iteration has drawn and the loader has not handed out yet (workers run ahead); every iteration has its own.
+    draw gives the epoch, the records, and the users' numbers of records (none where batches are of records).
     """
 
-    def __init__(self, begin_epoch: Callable[[], None], draw: Callable[[], tuple[int, list[int]]], steps: int) -> None:
+    def __init__(self, begin_epoch: Callable[[], None], draw: Callable[[], tuple[int, list[int], list[int] | None]], steps: int) -> None:
         self._begin_epoch = begin_epoch
         self._draw = draw
         self._steps = steps
@@ -77,30 +83,37 @@ class PrivateBatchSampler:
         announced = self.announced = deque()
         self._begin_epoch()
         for _ in range(self._steps):
-            epoch, records = self._draw()
+            epoch, records, sizes = self._draw()
             announced.append(Announced(len(records), epoch))
-            yield DrawnBatch(records, epoch)
+            yield DrawnBatch(records, epoch, sizes)
 
 
 class PhysicalBatches:
-    """Splits logical batches. An epoch is drawn ahead, so that ``len`` is that of the epoch under way or else the next."""
+    """Splits logical batches. An epoch is drawn ahead, so that ``len`` is that of the epoch under way or else the next.
 
-    def __init__(self, logical: Iterable[DrawnBatch], limit: int) -> None:
-        self._logical = logical
-        self._limit = limit
+    limit: largest number of records of a piece; None: no limit. Batches of users are split between users only, into pieces whose
+    users have equally many records (in any other piece it would be unknown which rows are whose), one user at least.
+    """
+
+    def __init__(self, logical: Iterable[DrawnBatch], limit: int | None) -> None:
+        self.logical = logical
+        self.limit = limit
         self._epoch = self._draw()
         self._under_way = False
         self.announced: deque[Announced] = deque()
 
     def _draw(self) -> list[list[DrawnBatch]]:
-        return [self._split(batch) for batch in self._logical]
+        return [self._split(batch) for batch in self.logical]
 
     def _split(self, batch: DrawnBatch) -> list[DrawnBatch]:
-        pieces = max(1, -(-len(batch) // self._limit))
-        even, extra = divmod(len(batch), pieces)
-        sizes = [even + (i < extra) for i in range(pieces)]
-        starts = [sum(sizes[:i]) for i in range(pieces)]
-        return [DrawnBatch(batch[start : start + size], batch.epoch) for start, size in zip(starts, sizes)]
+        if batch.sizes is None:
+            return [DrawnBatch(piece, batch.epoch) for piece in _evenly(batch, self.limit)]
+        pieces = []
+        for size, users in _by_size(batch, batch.sizes):
+            limit = None if self.limit is None else max(1, self.limit // size)
+            for piece in _evenly(users, limit):
+                pieces.append(DrawnBatch([record for user in piece for record in user], batch.epoch, [size] * len(piece)))
+        return pieces or [DrawnBatch([], batch.epoch, [])]
 
     def __len__(self) -> int:
         return sum(len(pieces) for pieces in self._epoch)
@@ -114,11 +127,31 @@ class PhysicalBatches:
         try:
             for pieces in epoch:
                 for i, piece in enumerate(pieces):
-                    announced.append(Announced(len(piece), piece.epoch, i == 0, i == len(pieces) - 1))
+                    units = len(piece) if piece.sizes is None else len(piece.sizes)
+                    announced.append(Announced(units, piece.epoch, i == 0, i == len(pieces) - 1, len(piece)))
                     yield piece
         finally:
             if self._epoch is epoch:
                 self._epoch, self._under_way = self._draw(), False
+
+
+def _evenly(items: Sequence[_Item], limit: int | None) -> list[Sequence[_Item]]:
+    """Pieces of at most ``limit`` items, as alike in size as can be; one empty piece of nothing."""
+    pieces = 1 if limit is None else max(1, -(-len(items) // limit))
+    even, extra = divmod(len(items), pieces)
+    sizes = [even + (i < extra) for i in range(pieces)]
+    starts = [sum(sizes[:i]) for i in range(pieces)]
+    return [items[start : start + size] for start, size in zip(starts, sizes)]
+
+
+def _by_size(records: Sequence[int], sizes: Sequence[int]) -> list[tuple[int, list[Sequence[int]]]]:
+    """The records of each user, by how many the user has."""
+    users: dict[int, list[Sequence[int]]] = {}
+    at = 0
+    for size in sizes:
+        users.setdefault(size, []).append(records[at : at + size])
+        at += size
+    return sorted(users.items())
 
 
 class CollateAllowingEmpty:
@@ -235,6 +268,11 @@ def is_sequential(loader: DataLoader[Any]) -> bool:
 
 
 def _map_size(loader: DataLoader[Any]) -> int:
+    if isinstance(loader.sampler, DistributedSampler):
+        raise Unsupported(
+            "[make_private] Expected shuffling or sequential order, received DistributedSampler: it pads the data set with records that come twice, "
+            "and its rank sees a part only. Drop the sampler and train in one process; hushgrad draws the batches."
+        )
     if not isinstance(loader.sampler, (RandomSampler, SequentialSampler)):
         raise Unsupported(
             f"[make_private] Expected shuffling or sequential order, received {type(loader.sampler).__name__}: it gives records unequal or "

@@ -18,8 +18,9 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from charges import charged
 from hushgrad import BatchMemoryManager, InsecureSeed, PrivacyEngine, report
-from hushgrad.accounting import GaussianDpEvent, PoissonSampledDpEvent, SelfComposedDpEvent, epsilon
+from hushgrad.accounting import DpEvent, GaussianDpEvent, PoissonSampledDpEvent, SelfComposedDpEvent, epsilon
 from hushgrad.errors import InvalidArgument, PrivacyViolation
 from hushgrad.ledger import Ledger
 from hushgrad.loader import Announced
@@ -27,9 +28,10 @@ from hushgrad.loader import Announced
 RECORDS, BATCH, DELTA = 30, 8, 1e-5
 
 
-def epoch_event(noise_multiplier: float) -> GaussianDpEvent:
+def epoch_event(noise_multiplier: float) -> DpEvent:
     """One record more moves a shuffled epoch by the root of five clipping bounds (accounting/batch_law.h)."""
-    return GaussianDpEvent(math.nextafter(noise_multiplier / math.sqrt(5), 0.0))
+    event = GaussianDpEvent(math.nextafter(noise_multiplier / math.sqrt(5), 0.0))
+    return charged(event, noise_multiplier, nn.Linear(1, 1), steps=4)
 
 
 class Training:
@@ -74,9 +76,9 @@ def test_an_epoch_holds_every_record_once_and_is_charged_once(shuffle: bool, tmp
     ledger = Ledger(tmp_path / "l.db")
     assert training.engine.steps == 12
     # In a fixed order a record more moves the first record of every batch into another: every step is charged.
-    charged = [epoch_event(2.0)] * 3 if shuffle else [GaussianDpEvent(1.0)] * 12
-    assert [step.event for step in ledger.steps()] == charged
-    assert training.engine.get_epsilon(DELTA) == epsilon(SelfComposedDpEvent(charged[0], len(charged)), DELTA)[1]
+    paid = [epoch_event(2.0)] * 3 if shuffle else [charged(GaussianDpEvent(1.0), 2.0, training.module)] * 12
+    assert [step.event for step in ledger.steps()] == paid
+    assert training.engine.get_epsilon(DELTA) == epsilon(SelfComposedDpEvent(paid[0], len(paid)), DELTA)[1]
     (run,) = ledger.runs()
     assert run.plan["sampling"] == ("shuffled" if shuffle else "sequential")
 

@@ -164,8 +164,15 @@ def test_what_is_not_proven_is_refused() -> None:
     training = Training()
     with pytest.raises(InvalidState, match="one bound"):
         training.engine.max_grad_norm = 2.0
-    with pytest.raises(InvalidArgument, match="one by one"):
-        BatchMemoryManager(data_loader=training.loader, max_physical_batch_size=2, optimizer=training.optimizer)
+
+
+def test_virtual_batches_stay_batches_of_one() -> None:
+    training = Training(noise_multiplier=0.0)
+    with BatchMemoryManager(data_loader=training.loader, max_physical_batch_size=4, optimizer=training.optimizer) as loader:
+        for x, _ in loader:
+            assert len(x) <= 1
+            training.step(x)
+    assert training.engine.steps == 4
 
 
 def test_a_batch_that_is_left_early_is_forgotten() -> None:

@@ -16,6 +16,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, TensorDataset
 
+from charges import charged
 from hushgrad import PrivacyEngine
 from hushgrad.accounting import (
     ComposedDpEvent,
@@ -525,7 +526,7 @@ def test_every_step_is_charged_as_what_it_was(tmp_path: Path) -> None:
     training.engine.finish()
     assert training.engine.epsilon_interval(DELTA) == before
     rate = math.nextafter(BATCH / 67, 1.0)  # the nearest float is below 16/67
-    event = PoissonSampledDpEvent(rate, GaussianDpEvent(1.3))
+    event = charged(PoissonSampledDpEvent(rate, GaussianDpEvent(1.3)), 1.3, training.module)
     assert steps == training.engine.steps == 15
     assert [step.event for step in ledger.steps()] == [event] * 15
     expected = epsilon(SelfComposedDpEvent(event, 15), DELTA)
@@ -636,7 +637,8 @@ def test_own_batches_cost_more_than_poisson() -> None:
     poisson, own = Training(), Training(poisson_sampling=False)
     assert poisson.epoch() == own.epoch() == 4
     # One record more takes another's place in one batch, and the other joins the last: root of five clip norms an epoch.
-    expected = epsilon(GaussianDpEvent(math.nextafter(1 / math.sqrt(5), 0.0)), DELTA)[1]
+    event = GaussianDpEvent(math.nextafter(1 / math.sqrt(5), 0.0))
+    expected = epsilon(charged(event, 1.0, own.module, steps=4), DELTA)[1]
     assert own.engine.get_epsilon(DELTA) == expected > poisson.engine.get_epsilon(DELTA)
 
 
@@ -675,9 +677,8 @@ def test_runs_on_one_dataset_add_up(tmp_path: Path) -> None:
     for training in (first, second):
         training.engine.finish()
     ledger = Ledger(tmp_path / "l.db")
-    both = ComposedDpEvent(
-        [SelfComposedDpEvent(PoissonSampledDpEvent(0.25, GaussianDpEvent(noise)), 4) for noise in (1.0, 2.0)]
-    )
+    steps = (charged(PoissonSampledDpEvent(0.25, GaussianDpEvent(noise)), noise, first.module) for noise in (1.0, 2.0))
+    both = ComposedDpEvent([SelfComposedDpEvent(step, 4) for step in steps])
     assert ledger.spent(dataset="ward-7", delta=DELTA)[1] == pytest.approx(epsilon(both, DELTA)[1], rel=1e-6)
     assert ledger.spent(dataset="ward-7", delta=DELTA)[1] > max(alone, second.engine.get_epsilon(DELTA))
     assert first.engine.get_epsilon(DELTA) == alone
@@ -690,12 +691,13 @@ def test_two_models_of_one_engine_add_up() -> None:
     first.epoch()
     one = first.engine.get_epsilon(DELTA)
     second.epoch()
-    both = epsilon(SelfComposedDpEvent(PoissonSampledDpEvent(0.25, GaussianDpEvent(1.0)), 8), DELTA)[1]
+    step = charged(PoissonSampledDpEvent(0.25, GaussianDpEvent(1.0)), 1.0, first.module)
+    both = epsilon(SelfComposedDpEvent(step, 8), DELTA)[1]
     assert one < first.engine.get_epsilon(DELTA) == pytest.approx(both, rel=1e-6)
 
 
 def test_a_spent_budget_stops_before_anything_is_released(tmp_path: Path) -> None:
-    event = PoissonSampledDpEvent(0.25, GaussianDpEvent(1.0))
+    event = charged(PoissonSampledDpEvent(0.25, GaussianDpEvent(1.0)), 1.0, network())
     allowed = epsilon(SelfComposedDpEvent(event, 6), DELTA)[1]
     Ledger(tmp_path / "l.db").set_budget(dataset="ward-7", epsilon=allowed * 1.0001, delta=DELTA)
     training = Training(tmp_path / "l.db", optimizer=lambda p, lr: torch.optim.Adam(p, lr))

@@ -58,32 +58,46 @@ void bind_adaptive(py::module_& m) {
            py::arg("max_clipbound"), py::arg("unclipped_num_std"));
 }
 
+BatchLaw law_from(const std::string& sampling, std::int64_t population, std::int64_t batch_size, std::int64_t max_batch_size,
+                  const std::optional<std::vector<std::int64_t>>& owners, std::int64_t max_records_per_user) {
+  BatchLaw law{sampling_from(sampling), population, batch_size, max_batch_size};
+  if (owners) law.users = std::make_shared<const UserRecords>(*owners, max_records_per_user);
+  law.check();
+  return law;
+}
+
 void bind_plan(py::module_& m) {
   py::class_<TrainingPlan>(m, "TrainingPlan")
-      .def(py::init([](double noise_multiplier, double max_grad_norm, double expected_batch_size, const std::string& sampling, std::int64_t dataset_size,
-                       std::int64_t batch_size, bool mean, bool batch_first, bool forward_is_checked, std::optional<double> target_delta,
+      .def(py::init([](double noise_multiplier, double max_grad_norm, const std::string& sampling, std::int64_t dataset_size,
+                       std::int64_t batch_size, std::int64_t max_batch_size, const std::optional<std::vector<std::int64_t>>& owners,
+                       std::int64_t max_records_per_user, bool mean, bool batch_first, bool forward_is_checked, std::optional<double> target_delta,
                        std::optional<double> target_epsilon, std::string dataset, std::string purpose, std::string actor,
                        const std::string& clipping, std::vector<double> layer_norms, std::vector<std::size_t> layer_of,
                        std::optional<AdaptiveClippingOptions> adaptive, bool unchecked_loss, bool certified, bool exact_noise,
-                       std::optional<std::uint64_t> insecure_seed) {
-             TrainingPlan plan{noise_multiplier, max_grad_norm, expected_batch_size, {sampling_from(sampling), dataset_size, batch_size}, mean ? LossReduction::mean : LossReduction::sum, batch_first, forward_is_checked,
+                       std::optional<std::uint64_t> insecure_seed, std::vector<std::size_t> parameter_sizes) {
+             BatchLaw law = law_from(sampling, dataset_size, batch_size, max_batch_size, owners, max_records_per_user);
+             const double expected_batch_size = law.expected_batch_size();
+             TrainingPlan plan{noise_multiplier, max_grad_norm, expected_batch_size, std::move(law), mean ? LossReduction::mean : LossReduction::sum, batch_first, forward_is_checked,
                                target_delta, target_epsilon, std::move(dataset), std::move(purpose), std::move(actor),
                                clipping_from(clipping), std::move(layer_norms), std::move(layer_of),
                                adaptive.value_or(AdaptiveClippingOptions{}), unchecked_loss,
                                certified ? Sensitivity::certified : Sensitivity::empirical,
-                               exact_noise ? NoiseSampler::exact : NoiseSampler::fast, insecure_seed};
+                               exact_noise ? NoiseSampler::exact : NoiseSampler::fast, insecure_seed, std::move(parameter_sizes)};
              plan.check();
              return plan;
            }),
-           py::kw_only(), py::arg("noise_multiplier"), py::arg("max_grad_norm"), py::arg("expected_batch_size"), py::arg("sampling"),
-           py::arg("dataset_size"), py::arg("batch_size"), py::arg("mean"), py::arg("batch_first"),
-           py::arg("forward_is_checked"), py::arg("target_delta"),
+           py::kw_only(), py::arg("noise_multiplier"), py::arg("max_grad_norm"), py::arg("sampling"),
+           py::arg("dataset_size"), py::arg("batch_size"), py::arg("max_batch_size"), py::arg("owners"), py::arg("max_records_per_user"),
+           py::arg("mean"), py::arg("batch_first"), py::arg("forward_is_checked"), py::arg("target_delta"),
            py::arg("target_epsilon"), py::arg("dataset"), py::arg("purpose"), py::arg("actor"), py::arg("clipping"),
            py::arg("layer_norms"), py::arg("layer_of"), py::arg("adaptive"), py::arg("unchecked_loss"), py::arg("certified"),
-           py::arg("exact_noise"), py::arg("insecure_seed"))
+           py::arg("exact_noise"), py::arg("insecure_seed"), py::arg("parameter_sizes"))
       .def("to_json", &TrainingPlan::to_json)
       .def("charged_event", [](const TrainingPlan& plan) { return plan.charged_event().to_json(); })
+      .def("charged_event_of", [](const TrainingPlan& plan, std::int64_t epochs) { return plan.charged_event_of(epochs).to_json(); }, py::arg("epochs"))
+      .def("calibrated_noise", &TrainingPlan::calibrated_noise, py::arg("target_epsilon"), py::arg("target_delta"), py::arg("epochs"), Unlocked())
       .def_property_readonly("charged_once_an_epoch", [](const TrainingPlan& plan) { return plan.batches.charged_once_an_epoch(); })
+      .def_property_readonly("expected_batch_size", [](const TrainingPlan& plan) { return plan.expected_batch_size; })
       .def_property_readonly("steps_per_epoch", [](const TrainingPlan& plan) { return plan.batches.steps_per_epoch(); });
 }
 
@@ -121,7 +135,8 @@ void bind_training(py::module_& m) {
            py::arg("plan"), py::arg("parameters"), py::arg("names"), py::arg("ignored"), py::arg("ledger"), Unlocked())
       .def("draw", [](PrivateTraining& t) {
         PrivateTraining::Draw draw = t.draw();
-        return std::make_pair(draw.epoch, std::move(draw.records));
+        const bool users = t.plan().batches.sampling == Sampling::users;
+        return py::make_tuple(draw.epoch, std::move(draw.records), users ? py::cast(std::move(draw.sizes)) : py::none());
       })
       .def("begin_epoch", &PrivateTraining::begin_epoch)
       .def("begin_batch", &PrivateTraining::begin_batch, py::arg("size"), py::arg("epoch"))
