@@ -8,8 +8,11 @@ import multiprocessing
 import os
 import pickle
 import resource
+import subprocess
+import sys
 from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import mpmath
@@ -227,3 +230,46 @@ def test_random_bytes() -> None:
     assert _core.random_bytes(32) != _core.random_bytes(32)
     with pytest.raises(InvalidArgument):
         _core.random_bytes(-1)
+
+
+BLOCKS = """
+import multiprocessing, os, sys
+from hushgrad import _core
+
+def blocks(_=None):
+    return b"".join(_core.random_bytes(16 * 1000) for _ in range(25))
+
+if __name__ == "__main__":
+    pieces = [blocks(), blocks()]
+    for method in ("fork", "spawn"):  # ranks of a job, workers of a loader
+        with multiprocessing.get_context(method).Pool(2) as pool:
+            pieces += pool.map(blocks, range(14), chunksize=1)
+    reader, writer = os.pipe()
+    for _ in range(10):
+        if os.fork() == 0:
+            os.close(reader)
+            piece = blocks()
+            while piece:
+                piece = piece[os.write(writer, piece):]
+            os._exit(0)
+        left = 16 * 25000
+        while left:
+            piece = os.read(reader, left)
+            left -= len(piece)
+            pieces.append(piece)
+        os.wait()
+    stream = b"".join(pieces)
+    count = len(stream) // 16
+    different = len({stream[i : i + 16] for i in range(0, len(stream), 16)})
+    print(count, different)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_million_blocks_over_forks_and_workers_are_all_different(tmp_path: Path) -> None:
+    """Blocks of 128 bits: two of a million are alike with probability 10^-27."""
+    script = tmp_path / "blocks.py"
+    script.write_text(BLOCKS)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    count, different = map(int, done.stdout.split())
+    assert count == different == 1_000_000
