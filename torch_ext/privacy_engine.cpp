@@ -7,7 +7,9 @@
 
 #include "accounting/accountants/accountant.h"
 #include "dpcore/error.h"
+#include "dpcore/keys/keyring.h"
 #include "torch_ext/checkpoint/module_state.h"
+#include "torch_ext/checkpoint/recorded.h"
 #include "torch_ext/checkpoint/tensor_codec.h"
 
 namespace hushgrad {
@@ -268,6 +270,7 @@ void PrivacyEngine::save_checkpoint(const std::string& path, const torch::nn::Mo
   core.plan_json = training_ ? training_->plan().to_json() : "{}";
   core.ledger_sequence = head.sequence;
   core.ledger_hash = head.hash;
+  if (ledger_->durable()) core.ledger_id = ledger_->id();
   if (training_ && training_->plan().target_delta) {
     const double delta = *training_->plan().target_delta, epsilon = get_epsilon(delta);
     const nlohmann::json upper =
@@ -277,19 +280,29 @@ void PrivacyEngine::save_checkpoint(const std::string& path, const torch::nn::Mo
   }
   NamedTensors tensors;
   const std::string meta = encode_state(module, optimizer, tensors);
-  save_tensors(path, core, meta, tensors, keyring(), overwrite);
+  SealedWriter writer = write_tensors(path, core, meta, tensors, keyring(),
+                                      {.if_exists = overwrite ? IfExists::replace : IfExists::refuse});
+  // Before the file is visible: a checkpoint that the ledger does not know was made by somebody else.
+  if (ledger_->durable()) ledger_->record({"checkpoint", {{"digest", writer.digest()}, {"run", core.run_id}}});
+  writer.publish();
 }
 
 void PrivacyEngine::load_checkpoint(const std::string& path, torch::nn::Module& module,
                                     torch::optim::Optimizer* optimizer) const {
-  const LoadedTensors loaded = load_tensors(path, keyring());
-  const LedgerHead head{loaded.core.ledger_sequence, loaded.core.ledger_hash};
-  if (head.sequence > 0 && !ledger_->expect(head)) {
-    throw LedgerError(message("[load_checkpoint] Expected a ledger that holds entry ", head.sequence,
-                              " as the checkpoint saw it, received "
-                              "one that does not: the ledger is older than the checkpoint or another one. "
-                              "Restore the newest ledger."));
-  }
+  const LoadedTensors loaded = load_tensors(path, keyring(), [&](const SealedReader& reader) {
+    const LedgerHead head{reader.core().ledger_sequence, reader.core().ledger_hash};
+    if (head.sequence > 0 && !ledger_->expect(head)) {
+      throw LedgerError(message("[load_checkpoint] Expected a ledger that holds entry ", head.sequence,
+                                " as the checkpoint saw it, received "
+                                "one that does not: the ledger is older than the checkpoint or another one. "
+                                "Restore the newest ledger."));
+    }
+    if (reader.core().ledger_id.empty() || reader.core().ledger_id != ledger_->id()) return false;
+    if (has_checkpoint(*ledger_, reader.digest())) return true;
+    throw LedgerError(message("[load_checkpoint] Expected ", path,
+                              " to be as the ledger recorded it, received a file that was written or changed by "
+                              "somebody else who has the key. Do not use it; restore the original."));
+  });
   decode_state(loaded, module, optimizer);
 }
 

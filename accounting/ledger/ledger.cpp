@@ -256,7 +256,7 @@ std::optional<DatasetInfo> Ledger::dataset_info(const std::string& dataset) cons
 
 std::int64_t Ledger::record(const LedgerRecord& record) {
   check(record);
-  static const std::vector<std::string> papers = {"release", "approval", "policy", "audit"};
+  static const std::vector<std::string> papers = {"release", "approval", "policy", "audit", "checkpoint"};
   if (std::find(papers.begin(), papers.end(), record.kind) == papers.end() || needed_schema(record) > 2) {
     throw InvalidArgument("[ledger] Expected the method of its own for such a record, received record().");
   }

@@ -36,6 +36,7 @@ const std::map<std::string, Forms, std::less<>> kRecords = {
        "subject"}}},
     {"moved", {{"actor", "to"}}},
     {"arrived", {{"actor", "at"}}},
+    {"checkpoint", {{"digest", "run"}}},
     {"repair", {{"first", "hash", "reason", "second", "sequence"}}},
     {"actor", {{"actor", "key", "name", "subject", "team"}}},
     {"grant", {{"actor", "dataset", "expires", "name", "purpose", "reason", "role", "starts"}}},
@@ -305,7 +306,7 @@ void check(const LedgerRecord& record) {
 bool is_record(std::string_view kind) { return kRecords.find(kind) != kRecords.end(); }
 
 std::int64_t needed_schema(const LedgerRecord& record) {
-  static const std::set<std::string, std::less<>> old = {"release", "approval", "policy", "audit", "moved", "arrived", "repair"};
+  static const std::set<std::string, std::less<>> old = {"release", "approval", "policy", "audit", "checkpoint", "moved", "arrived", "repair"};
   if (old.count(record.kind) == 0) return 3;
   return record.fields.size() == kRecords.find(record.kind)->second.front().size() ? 2 : 3;
 }

@@ -30,7 +30,8 @@ Action release_action(const std::string& what) {
 // Entries that need no decision of their own: they follow from a run that has one, speak for themselves, or deny.
 bool speaks_for_itself(const LedgerRecord& record) {
   const auto& fields = record.fields;
-  if (record.kind == "session" || record.kind == "arrived") return true;
+  // Whoever may train may keep what was trained; opening it takes the dataset's key.
+  if (record.kind == "session" || record.kind == "arrived" || record.kind == "checkpoint") return true;
   if (record.kind == "approval") return fields.count("operation") > 0;
   return record.kind == "audit" && (fields.count("covers") > 0 || fields.at("decision") == "denied");
 }

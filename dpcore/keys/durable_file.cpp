@@ -67,6 +67,7 @@ DurableFile::~DurableFile() {
 }
 
 void DurableFile::fail(const char* step) const {
+  failed_ = true;
   throw IoError(message("[durable_file] Expected to ", step, " ", path_, ", received: ", std::strerror(errno),
                         ". Check the path, its permissions and the free space."));
 }
@@ -98,8 +99,9 @@ void DurableFile::write_at(std::uint64_t offset, std::span<const std::byte> byte
 }
 
 void DurableFile::publish() {
-  if (!pending_) {
-    throw InvalidState("[durable_file] Expected an unpublished file, received one already published.");
+  if (!pending_ || failed_) {
+    throw InvalidState(
+        "[durable_file] Expected a file that is neither published nor failed, received one that is. Write a new one.");
   }
   if (::fsync(file_) != 0) fail("fsync");
   if (if_exists_ == IfExists::refuse) {

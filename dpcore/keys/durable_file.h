@@ -1,6 +1,7 @@
 // A file that appears complete or not at all.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -17,7 +18,8 @@ enum class IfExists { refuse, replace };
 /// while writing (RENAME_NOREPLACE); `replace` replaces regular files only. Until publish() succeeds,
 /// destruction removes the temporary file.
 /// Errors: IoError; InvalidArgument for a path without a file name. After an error the object only wants
-/// destruction: fsync is never tried twice, for the second try may report success on pages that were lost.
+/// destruction, and publish() throws InvalidState: fsync is never tried twice, for the second try may report success on
+/// pages that were lost.
 class DurableFile {
  public:
   DurableFile(const std::string& path, IfExists if_exists);
@@ -41,6 +43,7 @@ class DurableFile {
   int folder_ = -1;
   int file_ = -1;
   bool pending_ = false;  // whether the temporary file exists
+  mutable std::atomic<bool> failed_{false};
 };
 
 /// fsync of the folder that holds `path`: after it a new name in there is durable. IoError.

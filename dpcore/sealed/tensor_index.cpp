@@ -98,29 +98,23 @@ SealedReader::Entry parse_entry(const json& object) {
 
 }  // namespace
 
-void check_json(const char* what, const std::string& text) {
-  if (json::accept(text)) return;
-  throw InvalidArgument(
-      message("[write_sealed] Expected ", what, " to be a JSON document, received something else."));
-}
-
-std::string build_index(const std::string& meta_json, std::span<const SealedTensor> tensors) {
+std::string build_index(const std::string& meta_json, std::span<const TensorDescription> tensors) {
   check_json("meta_json", meta_json);
   json entries = json::array();
   std::unordered_set<std::string_view> names;
   std::uint64_t begin = 0;
-  for (const SealedTensor& tensor : tensors) {
+  for (const TensorDescription& tensor : tensors) {
     if (!is_name(tensor.name) || !names.insert(tensor.name).second) {
       throw InvalidArgument(
           "[write_sealed] Expected unique tensor names of 1..4096 bytes without control characters, "
           "received another. Rename the tensor.");
     }
-    if (tensor_bytes(tensor.dtype, tensor.shape) != tensor.bytes.size()) {
+    if (tensor_bytes(tensor.dtype, tensor.shape) != tensor.bytes) {
       throw InvalidArgument(message(
           "[write_sealed] Expected the bytes of ", tensor.name, " to fit its dtype and shape, received ",
-          tensor.bytes.size(), " bytes of ", tensor.dtype, ". Pass contiguous data of a supported dtype."));
+          tensor.bytes, " bytes of ", tensor.dtype, ". Pass contiguous data of a supported dtype."));
     }
-    const std::uint64_t end = begin + tensor.bytes.size();
+    const std::uint64_t end = begin + tensor.bytes;
     entries.push_back({{"name", tensor.name},
                        {"dtype", tensor.dtype},
                        {"shape", tensor.shape},

@@ -2,7 +2,7 @@
 Bindings of dpcore and accounting; use the hushgrad package instead.
 """
 from __future__ import annotations
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 from typing_extensions import Buffer
@@ -379,25 +379,104 @@ class SealedReader:
     """
     An open sealed file whose header is authentic.
     """
-    def __init__(self, path: str, keyring: Keyring) -> None: ...
+    def __init__(self, path: str, keyring: KeyProvider) -> None: ...
     def read(self, name: str) -> bytes:
         """
         The bytes of a tensor.
         """
-    def read_into(self, name: str, out: Buffer) -> None:
+    def read_all(self, outs: Sequence[Any], threads: int = 0, progress: Callable[[int, int], object] | None = None) -> None:
+        """
+        Fills one writable buffer a tensor, in order, and authenticates the whole file.
+        """
+    def read_into(self, name: str, out: Any) -> None:
         """
         Fills a writable buffer of the tensor's length.
         """
-    def verify_all(self) -> None:
+    def trust_digest(self) -> None:
+        """
+        For who knows from elsewhere that digest is right: checks every segment against it from here on.
+        """
+    def verify_all(self, progress: Callable[[int, int], object] | None = None) -> None:
         """
         Authenticates every segment of the file.
+        """
+    def verify_manifest(self, public_key: PublicKey) -> None:
+        """
+        Checks that this identity signed exactly this file, and every segment from here on. SealError.
         """
     @property
     def core(self) -> dict[str, Any]: ...
     @property
+    def digest(self) -> str:
+        """
+        96 hex digits that name exactly this file.
+        """
+    @property
+    def generation(self) -> int:
+        """
+        How often the data key was wrapped.
+        """
+    @property
+    def is_signed(self) -> bool: ...
+    @property
+    def key_id(self) -> str:
+        """
+        The key that wraps the data key.
+        """
+    @property
     def meta_json(self) -> str: ...
     @property
     def tensors(self) -> list[SealedEntry]: ...
+class SealedWriter:
+    """
+    A sealed file that is written under a temporary name; publish() gives it its own.
+    """
+    def __init__(self, path: str, core: dict[str, Any], meta_json: str, tensors: Sequence[tuple[str, str, Sequence[int], Any]], keyring: KeyProvider, overwrite: bool = False, identity: SigningKey | None = None, threads: int = 0, progress: Callable[[int, int], object] | None = None) -> None:
+        """
+        Seals [(name, dtype, shape, buffer)] and a JSON text under the key of core['dataset']; see docs/formats/sealed_file.md.
+        """
+    def publish(self) -> None:
+        """
+        Makes the file durable and visible. Once.
+        """
+    @property
+    def digest(self) -> str:
+        """
+        96 hex digits that name exactly this file.
+        """
+class EphemeralKeys(KeyProvider):
+    """
+    One key in memory that dies with this object.
+    """
+    def __init__(self) -> None: ...
+    def destroy(self) -> None:
+        """
+        Wipes the key: what it sealed stays sealed for good.
+        """
+def appearance_of_sealed(path: str) -> dict[str, Any]:
+    """
+    Core, digest, whether signed, key id, generation and whether a key slot is damaged: UNAUTHENTICATED.
+    """
+def list_archive(sealed: str, keyring: KeyProvider) -> list[tuple[str, int]]:
+    """
+    Path and size of every file.
+    """
+def open_archive(sealed: str, target: str, keyring: KeyProvider, overwrite: bool = False, writer: PublicKey | None = None, progress: Callable[[int, int], object] | None = None) -> None:
+    """
+    Opens what seal_path() made.
+    """
+def rewrap_sealed(path: str, keyring: KeyProvider, to: KeyProvider | None = None) -> dict[str, Any]:
+    """
+    Wraps the data key anew under the dataset's active key; the data stays as it is.
+    """
+def seal_path(source: str, target: str, core: dict[str, Any], keyring: KeyProvider, overwrite: bool = False, identity: SigningKey | None = None, progress: Callable[[int, int], object] | None = None) -> SealedWriter:
+    """
+    Seals a file or folder; publish() makes it visible.
+    """
+def verify_sealed_manifest(path: str, public_key: PublicKey) -> None:
+    """
+    Checks the signature of the whole file without a secret key. SealError.
+    """
 class SigningKey:
     """
     A private key; use hushgrad.signing.SigningKey instead.
@@ -446,7 +525,7 @@ def random_bytes(size: int) -> bytes:
     """
     `size` random bytes of a generator that was just seeded by the operating system; for identifiers and tests.
     """
-def write_sealed(path: str, core: dict[str, Any], meta_json: str, tensors: Sequence[tuple[str, str, Sequence[int], Buffer]], keyring: Keyring, overwrite: bool = False) -> None:
+def write_sealed(path: str, core: dict[str, Any], meta_json: str, tensors: Sequence[tuple[str, str, Sequence[int], Any]], keyring: KeyProvider, overwrite: bool = False) -> None:
     """
     Seals [(name, dtype, shape, buffer)] and a JSON text under the key of core['dataset']; see docs/formats/sealed_file.md.
     """

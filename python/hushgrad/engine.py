@@ -21,8 +21,10 @@ from hushgrad.backward import watch_losses
 from hushgrad.batches import Sampling, UserIds, unsampled_distance, warn_of_cost
 from hushgrad.errors import HushgradError, InvalidArgument, InvalidState, LedgerError, PrivacyViolation, Unsupported
 from hushgrad.independence import check_forward, check_inputs, check_modules
+from hushgrad.engine_checkpoint import load_checkpoint, save_checkpoint
 from hushgrad.keys import Keyring
-from hushgrad.signing import SigningKey
+from hushgrad.sealed import KeyringLike
+from hushgrad.signing import PublicKey, SigningKey
 from hushgrad.insecure_seed import InsecureSeed
 from hushgrad.loader import (
     Announced,
@@ -266,9 +268,10 @@ class PrivacyEngine:
             nothing and is labelled so wherever epsilon is shown.
         dataset: name of the data set whose budget is spent, letters, digits and ``._:@/-``; default "default".
         purpose, actor: recorded with the run; actor defaults to the login name.
-        keyring: a Keyring or its path, for checkpoints.
+        keyring: a Keyring or its path, or another key provider of hushgrad.keys; for checkpoints.
         identity: a ``hushgrad.signing.SigningKey`` or its path, that proves who trains. A ledger with access rules
             (``docs/access.md``) asks for it, and then actor defaults to whose key it is. ``Denied`` when training may not begin.
+            It signs the checkpoints.
     """
 
     def __init__(
@@ -278,7 +281,7 @@ class PrivacyEngine:
         dataset: str | None = None,
         purpose: str | None = None,
         actor: str | None = None,
-        keyring: Keyring | str | os.PathLike[str] | None = None,
+        keyring: KeyringLike | None = None,
         identity: SigningKey | str | os.PathLike[str] | None = None,
     ) -> None:
         if accountant not in ("pld", "rdp"):
@@ -287,6 +290,8 @@ class PrivacyEngine:
         self.dataset = dataset or "default"
         self.purpose = purpose or ""
         self.keyring = keyring
+        self.identity = identity
+        self._last_checkpoint = ""
         self._ledger = _torch.LedgerHandle(os.fspath(ledger) if ledger is not None else "hushgrad.ledger.db")
         if identity is not None:
             key = identity if isinstance(identity, SigningKey) else SigningKey.load(identity)
@@ -563,55 +568,45 @@ class PrivacyEngine:
         optimizer: Optimizer | None = None,
         extra: object = None,
         overwrite: bool = False,
-    ) -> None:
+        background: bool = False,
+        metric: float | None = None,
+        keep_last: int | None = None,
+        keep_best: int = 0,
+    ) -> checkpoint.Saving:
         """Seals model, optimizer, plan and the ledger's head into one encrypted file.
 
         extra: any nesting of dicts, lists, tuples, tensors, numbers, strings and None (a scheduler's state_dict, say).
+        background: return after a copy of the tensors was made; ``wait()`` of what is returned says how it ended. An error
+        nobody waited for is raised by the next save, and a save that still runs when Python exits is finished first.
+        keep_last, keep_best, metric: afterwards delete this run's older checkpoints in the same folder, but for the newest
+        and those with the largest metric (``hushgrad.checkpoint.retain``).
+        The file is signed by the engine's ``identity``, and its digest goes into the ledger before it appears.
         Raises InvalidState without a keyring; IoError if the file exists and overwrite is False.
         """
-        sequence, head = self._ledger.head()
-        training = self._sessions[-1].training if self._sessions else None
-        epsilon = {} if training is None or training.target_delta is None else self._spent_json(training.target_delta)
-        checkpoint.save(
-            path,
-            {
-                "model": module.state_dict(),
-                "optimizer": None if optimizer is None else optimizer.state_dict(),
-                "extra": extra,
-            },
-            keyring=self._require_keyring(),
-            dataset=self.dataset,
-            overwrite=overwrite,
-            run_id=training.run_id if training else "",
-            step=training.steps if training else 0,
-            plan=training.plan_json if training else "{}",
-            ledger_head=(sequence, head),
-            epsilon=epsilon,
-        )
+        return save_checkpoint(
+            self, path, module=module, optimizer=optimizer, extra=extra, overwrite=overwrite, background=background, metric=metric,
+            keep_last=keep_last, keep_best=keep_best,
+        )  # fmt: skip
 
     def load_checkpoint(
-        self, path: str | os.PathLike[str], *, module: nn.Module, optimizer: Optimizer | None = None, strict: bool = True
+        self,
+        path: str | os.PathLike[str],
+        *,
+        module: nn.Module,
+        optimizer: Optimizer | None = None,
+        strict: bool = True,
+        writer: PublicKey | str | None = None,
     ) -> Any:
         """Opens a sealed checkpoint into module and optimizer and returns its ``extra``.
 
         Budget is never read from it: what was spent stays spent, and further steps are charged in full.
+        strict: as in ``torch.nn.Module.load_state_dict``; if False, missing and unexpected keys are warned about.
+        writer: the identity that must have signed it. What the engine's own identity signed is always held against it.
         Raises LedgerError if the checkpoint has seen a ledger that this one does not continue (a ledger that was put
-        back); SealError or KeyError if the file is not intact or not ours.
+        back), or if this ledger did not record exactly this file; SealError or KeyError if the file is not intact or not
+        ours; RuntimeError, as PyTorch does, for keys or shapes that do not fit.
         """
-        loaded = checkpoint.load(path, keyring=self._require_keyring())
-        sequence, head = loaded.ledger_head
-        if sequence > 0 and not self._ledger.expect(sequence, head):
-            raise LedgerError(
-                f"[load_checkpoint] Expected a ledger that holds entry {sequence} as the checkpoint saw it, received one that does not: the "
-                "ledger is older than the checkpoint or another one. Restore the newest ledger, or have two people accept the loss: "
-                "hushgrad ledger repair."
-            )
-        module.load_state_dict(loaded.state["model"], strict=strict)
-        if optimizer is not None:
-            if loaded.state["optimizer"] is None:
-                raise InvalidArgument("[load_checkpoint] Expected a checkpoint with an optimizer, received one without.")
-            optimizer.load_state_dict(loaded.state["optimizer"])
-        return loaded.state["extra"]
+        return load_checkpoint(self, path, module=module, optimizer=optimizer, strict=strict, writer=writer)
 
     def finish(self, status: str = "completed") -> None:
         """Marks the engine's runs "completed" or "failed" in the ledger. Never changes what was spent."""
@@ -629,13 +624,12 @@ class PrivacyEngine:
             raise InvalidState("[PrivacyEngine] Expected make_private() first, received none.")
         return self._sessions[-1]
 
-    def _require_keyring(self) -> Keyring:
+    def _require_keyring(self) -> Any:
         if self.keyring is None:
             raise InvalidState(
                 "[checkpoint] Expected a keyring, received none. Create one with `hushgrad keys init PATH` and pass keyring=PATH to PrivacyEngine."
             )
-        keyring = self.keyring if isinstance(self.keyring, Keyring) else Keyring(Path(self.keyring))
-        return keyring
+        return Keyring(self.keyring) if isinstance(self.keyring, (str, os.PathLike)) else self.keyring
 
     def _spent_json(self, delta: float) -> dict[str, object]:
         upper = self.get_epsilon(delta)

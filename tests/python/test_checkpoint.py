@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from hushgrad import PrivacyEngine, checkpoint
+from hushgrad import PrivacyEngine, _core, checkpoint
 from hushgrad.errors import IoError, InvalidArgument, InvalidState, KeyError, LedgerError, SealError, Unsupported
 from hushgrad.keys import Keyring
 from hushgrad.ledger import Ledger
+from hushgrad.signing import SigningKey
 
 DELTA = 1e-5
 
@@ -102,8 +103,8 @@ class Object:
 
 @pytest.mark.parametrize(
     ("state", "where"),
-    [({"a": [Object()]}, "a/0"), ({"f": len}, "f"), ({(1, 2): 3}, ""), ({True: 1}, ""), ({"x": {1, 2}}, "x"), ({"b": b"raw"}, "b")],
-    ids=["object", "function", "tuple key", "bool key", "set", "bytes"],
+    [({"a": [Object()]}, "a/0"), ({"f": len}, "f"), ({(1, 2): 3}, ""), ({True: 1}, ""), ({"x": {1, 2}}, "x"), ({"m": torch.empty(2, device="meta")}, "m")],
+    ids=["object", "function", "tuple key", "bool key", "set", "meta tensor"],
 )
 def test_what_has_no_form_is_refused_and_leaves_no_file(state: Any, where: str, keyring: Keyring, tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match=f"'{where}'"):
@@ -259,7 +260,8 @@ def test_what_the_engine_writes_beside_the_weights(keyring: Keyring, tmp_path: P
     training.epoch()
     training.save(tmp_path / "c")
     seen = checkpoint.inspect(tmp_path / "c")
-    head = Ledger(tmp_path / "l.db").head()
+    ledger = Ledger(tmp_path / "l.db")
+    head = ledger.entries()[-2]  # the last entry is that of the checkpoint itself
     assert (seen.run_id, seen.step, seen.dataset) == (training.engine.run_id, 3, "ward-7")
     assert seen.ledger_head == (head.sequence, head.hash)
     assert seen.plan["noise_multiplier"] == 0
@@ -287,12 +289,47 @@ def test_a_ledger_that_was_put_back_is_noticed(keyring: Keyring, tmp_path: Path,
         assert torch.equal(before, other.weights())
 
 
+def test_a_checkpoint_the_ledger_did_not_record_is_refused(keyring: Keyring, tmp_path: Path) -> None:
+    """Attack 20: an insider has the key of the dataset, writes a smaller epsilon, and puts the file in the place of the original."""
+    training = Training(tmp_path / "l.db", keyring)
+    training.epoch()
+    training.save(tmp_path / "c")
+    training.save(tmp_path / "d", background=True)
+    reader = checkpoint.Reader(tmp_path / "c", keyring=keyring)
+    core = dict(reader._core.core, epsilon_json='{"epsilon":0.01}')
+    tensors = [(e.name, e.dtype, e.shape, reader._core.read(e.name)) for e in reader._core.tensors]
+    _core.write_sealed(str(tmp_path / "c"), core, reader._core.meta_json, tensors, keyring._core, overwrite=True)
+    assert checkpoint.load(tmp_path / "c", keyring=keyring).epsilon == {"epsilon": 0.01}  # it opens: he has the key
+    before = training.weights()
+    with pytest.raises(LedgerError, match="somebody else"):
+        training.load(tmp_path / "c")
+    assert torch.equal(before, training.weights())
+    training.save(tmp_path / "e", background=True, keep_last=1)
+    training.epoch()
+    training.load(tmp_path / "e")
+    assert torch.equal(before, training.weights())
+    seen = checkpoint.inspect(tmp_path / "e")
+    assert seen.previous and seen.ledger_id == Ledger(tmp_path / "l.db").id
+
+
+def test_the_engine_signs_with_its_identity(keyring: Keyring, tmp_path: Path) -> None:
+    run, other = SigningKey.generate(), SigningKey.generate()
+    training = Training(tmp_path / "l.db", keyring)
+    training.engine.identity = run
+    training.epoch()
+    training.save(tmp_path / "c")
+    assert checkpoint.inspect(tmp_path / "c").writer == run.public_key.id
+    training.engine.load_checkpoint(tmp_path / "c", module=training.module, writer=run.public_key)
+    with pytest.raises(SealError):
+        training.engine.load_checkpoint(tmp_path / "c", module=training.module, writer=other.public_key)
+
+
 def test_a_damaged_checkpoint_changes_no_weight(keyring: Keyring, tmp_path: Path) -> None:
     training = Training(tmp_path / "l.db", keyring)
     training.epoch()
     training.save(tmp_path / "c")
     content = bytearray((tmp_path / "c").read_bytes())
-    content[-20] ^= 1
+    content[-700] ^= 1
     (tmp_path / "c").write_bytes(content)
     before = training.weights()
     with pytest.raises(SealError):

@@ -11,6 +11,7 @@ import os
 import random
 import re
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -19,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from keyring_reader import dataset_keys
 
 from hushgrad import _core
 from hushgrad.errors import InvalidArgument, IoError, KeyError, SealError
@@ -54,8 +54,8 @@ def test_round_trip(tmp_path: Path, keyring: Any) -> None:
     ]
     _core.write_sealed(path, CORE, '{"lr": 0.1}', tensors, keyring)
     reader = _core.SealedReader(path, keyring)
-    assert reader.core == CORE
-    assert _core.inspect_sealed(path) == CORE
+    assert {name: reader.core[name] for name in CORE} == CORE
+    assert _core.inspect_sealed(path) == reader.core
     assert reader.meta_json == '{"lr": 0.1}'
     assert [(t.name, t.dtype, t.shape) for t in reader.tensors] == [(n, d, s) for n, d, s, _ in tensors]
     assert reader.read("w") == weights.tobytes()
@@ -94,61 +94,111 @@ def test_errors_are_typed(tmp_path: Path, keyring: Any) -> None:
     with pytest.raises(KeyError):
         _core.SealedReader(path, stranger)
     sealed = bytearray(Path(path).read_bytes())
-    sealed[-1] ^= 1
+    sealed[-600] ^= 1
     Path(path).write_bytes(sealed)
     with pytest.raises(SealError, match="segment 0"):
         _core.SealedReader(path, keyring)
     assert sorted(os.listdir(tmp_path)) == ["a", "k", "k.log", "k2", "k2.log"]
 
 
-def second_reader(path: Path, keyring: Path) -> tuple[dict[str, Any], dict[str, Any], bytes]:
+def second_reader(path: Path, keys: PlainKeys) -> tuple[dict[str, Any], dict[str, Any], bytes]:
     """core, index and tensor bytes of a sealed file; slow and plain, nothing shared with the library."""
     pytest.importorskip("cryptography", reason="SKIPPED: the second reader needs the package cryptography")
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
     from cryptography.hazmat.primitives.hashes import SHA384
     from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
-    from cryptography.hazmat.primitives.keywrap import aes_key_unwrap_with_padding
 
     def expand(key: bytes, info: bytes, length: int) -> bytes:
         return HKDFExpand(SHA384(), length, info).derive(key)
 
     data = path.read_bytes()
-    assert data[:16] == b"HGSEALED" + bytes([0, 1, 0, 1, 0, 0, 0, 0])
+    assert data[:16] == b"HGSEALED" + bytes([0, 2, 0, 1, 0, 0, 0, 0])
     payload_bytes = int.from_bytes(data[16:24], "big")
     core_end = 28 + int.from_bytes(data[24:28], "big")
-    key_id, wrapped = data[core_end : core_end + 16].hex(), data[core_end + 16 : core_end + 56]
-    mac, floe_header = data[core_end + 56 : core_end + 104], data[core_end + 104 : core_end + 178]
-    body = data[core_end + 178 :]
+    core_text, core_digest = data[28:core_end], hashlib.sha384(data[:core_end]).digest()
+    assert data[core_end] == 0  # no re-wrap is going on
+    core_end += 1
+    slot, empty = data[core_end : core_end + 4096], data[core_end + 4096 : core_end + 8192]
+    assert hashlib.sha384(slot[:4048]).digest() == slot[4048:] and hashlib.sha384(empty[:4048]).digest() == empty[4048:]
+    assert empty[:8] == bytes(8)
+    generation, provider, key_id_bytes, wrapped_bytes = struct.unpack(">QQHH", slot[:20])
+    key_id = slot[20 : 20 + key_id_bytes].decode()
+    wrapped = slot[20 + key_id_bytes :][:wrapped_bytes]
+    assert generation == 1
+    floe_header = data[core_end + 8192 : core_end + 8266]
+    segments = math.ceil(payload_bytes / ROOM)
+    body_end = core_end + 8266 + payload_bytes + 32 * segments
+    body, table, trailer = data[core_end + 8266 : body_end], data[body_end:-512], data[-512:]
+    assert len(table) == 32 * segments
 
-    kek = dataset_keys(keyring)[key_id]
-    data_key = aes_key_unwrap_with_padding(kek, wrapped)
-    mac_key = expand(data_key, b"hushgrad sealed 1 keyblock", 48)
-    assert hmac.new(mac_key, data[: core_end + 56], hashlib.sha384).digest() == mac
+    data_key = keys.unwrap(key_id, wrapped, provider)
+    mac_key = expand(data_key, b"hushgrad sealed 2 keyblock", 48)
+    for part in (slot, empty):
+        assert hmac.new(mac_key, core_digest + part[:4000], hashlib.sha384).digest() == part[4000:4048]
+
+    # The manifest
+    table_digest = hashlib.sha384(table).digest()
+    manifest = core_digest + floe_header + segments.to_bytes(8, "big") + table_digest
+    assert trailer[:48] == table_digest
+    mac_key = expand(data_key, b"hushgrad sealed 2 manifest", 48)
+    assert hmac.new(mac_key, manifest + trailer[48:464], hashlib.sha384).digest() == trailer[464:]
+    assert _core.SealedReader(str(path), keys).digest == hashlib.sha384(manifest).hexdigest()
 
     # FLOE, c2sp.org/FLOE
-    floe_key = expand(data_key, b"hushgrad sealed 1 payload", 32)
-    aad = b"hushgrad sealed 1" + hashlib.sha384(data[:core_end]).digest()
+    floe_key = expand(data_key, b"hushgrad sealed 2 payload", 32)
+    aad = b"hushgrad sealed 2" + core_digest
     assert floe_header[:10] == bytes([0, 0]) + SEGMENT.to_bytes(4, "big") + (32).to_bytes(4, "big")
     assert floe_header[42:] == expand(floe_key, floe_header[:42] + b"HEADER_TAG:" + aad, 32)
     message_key = expand(floe_key, floe_header[:42] + b"MESSAGE_KEY:" + aad, 48)
-    segments = math.ceil(payload_bytes / ROOM)
-    assert len(body) == payload_bytes + 32 * segments
     payload = b""
     for i in range(segments):
         segment, final = body[i * SEGMENT : (i + 1) * SEGMENT], i == segments - 1
+        assert hashlib.sha256(segment).digest() == table[32 * i : 32 * i + 32]
         assert segment[:4] == (len(segment).to_bytes(4, "big") if final else b"\xff" * 4)
         key = expand(message_key, floe_header[:42] + b"DEK:" + (i >> 20 << 20).to_bytes(8, "big") + aad, 32)
         payload += AESGCM(key).decrypt(segment[4:16], segment[16:], i.to_bytes(8, "big") + bytes([final]))
     index_end = 8 + int.from_bytes(payload[:8], "big")
-    return json.loads(data[28:core_end]), json.loads(payload[8:index_end]), payload[index_end:]
+    return json.loads(core_text), json.loads(payload[8:index_end]), payload[index_end:]
 
 
-def test_a_second_reader_agrees(tmp_path: Path, keyring: Any) -> None:
+class PlainKeys(_core.KeyProvider):
+    """One key that the second reader knows too."""
+
+    kek = bytes(range(32))
+    row = ("00112233445566778899aabbccddeeff", "icu", "2026-01-31T12:00:00Z", "active", "default", "")
+
+    def name(self) -> str:
+        return "test"
+
+    def generation(self) -> int:
+        return 5
+
+    def _list(self) -> list[tuple[str, ...]]:
+        return [self.row]
+
+    def _key(self, key_id: str) -> tuple[str, ...]:
+        return self.row
+
+    def wrap(self, dataset: str, data_key: bytes) -> tuple[str, bytes, int]:
+        from cryptography.hazmat.primitives.keywrap import aes_key_wrap_with_padding
+
+        return self.row[0], aes_key_wrap_with_padding(self.kek, data_key), 5
+
+    def unwrap(self, key_id: str, wrapped: bytes, generation: int) -> bytes:
+        from cryptography.hazmat.primitives.keywrap import aes_key_unwrap_with_padding
+
+        assert (key_id, generation) == (self.row[0], 5)
+        return aes_key_unwrap_with_padding(self.kek, wrapped)
+
+
+def test_a_second_reader_agrees(tmp_path: Path) -> None:
+    pytest.importorskip("cryptography", reason="SKIPPED: the second reader needs the package cryptography")
+    keys = PlainKeys()
     weights = random.randbytes(2 * ROOM + 17)
     tensors = [("w", "U8", [len(weights)], weights), ("b", "BF16", [2], b"1234")]
-    _core.write_sealed(str(tmp_path / "a"), CORE, '{"lr": 0.1}', tensors, keyring)
-    core, index, data = second_reader(tmp_path / "a", tmp_path / "k")
-    assert core == {
+    _core.write_sealed(str(tmp_path / "a"), CORE, '{"lr": 0.1}', tensors, keys)
+    core, index, data = second_reader(tmp_path / "a", keys)
+    assert {name: core[name] for name in (*CORE, "plan", "epsilon") if name in core} == {
         **{name: CORE[name] for name in ("dataset", "run_id", "step", "ledger_sequence", "ledger_hash")},
         "plan": CORE["plan_json"],
         "epsilon": CORE["epsilon_json"],

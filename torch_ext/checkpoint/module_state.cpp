@@ -131,10 +131,38 @@ class Tree {
     return result;
   }
   at::Tensor tensor(const json& node) const {
+    if (node.is_object() && node.size() == 1 && node.contains("$view")) return view(node["$view"]);
     if (!node.is_object() || !node.contains("$tensor") || !node["$tensor"].is_string()) malformed();
     const auto it = tensors_.find(node["$tensor"].get<std::string>());
     if (it == tensors_.end()) malformed();
     return it->second;
+  }
+  /// Tensors that share memory, as Python saves them: [name of the bytes, dtype, offset, shape, strides].
+  at::Tensor view(const json& content) const {
+    if (!content.is_array() || content.size() != 5 || !content[1].is_string()) malformed();
+    const at::Tensor bytes = tensor({{"$tensor", content[0]}});
+    const std::string name = content[1];
+    const auto offset = sizes(json::array({content[2]}))[0];
+    const std::vector<std::int64_t> shape = sizes(content[3]), stride = sizes(content[4]);
+    if (bytes.scalar_type() != at::kByte || shape.size() != stride.size()) malformed();
+    const auto type = type_of_torch_name(name);
+    const auto item = static_cast<std::int64_t>(c10::elementSize(type));
+    __int128 last = 1;
+    for (std::size_t i = 0; i < shape.size(); ++i) {
+      if (shape[i] == 0) last = -(static_cast<__int128>(1) << 100);
+      last += static_cast<__int128>(shape[i] - 1) * stride[i];
+    }
+    if (offset % item != 0 || offset + last * item > bytes.numel()) malformed();
+    return at::empty({0}, at::TensorOptions(type)).set_(bytes.storage(), offset / item, shape, stride);
+  }
+  static std::vector<std::int64_t> sizes(const json& list) {
+    if (!list.is_array()) malformed();
+    std::vector<std::int64_t> values;
+    for (const json& value : list) {
+      if (!value.is_number_unsigned() || value.get<std::uint64_t>() > (std::uint64_t{1} << 50)) malformed();
+      values.push_back(value.get<std::int64_t>());
+    }
+    return values;
   }
   [[noreturn]] static void malformed() {
     throw SealError(

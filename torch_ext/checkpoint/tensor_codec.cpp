@@ -1,6 +1,7 @@
 #include "torch_ext/checkpoint/tensor_codec.h"
 
 #include <array>
+#include <map>
 
 #include "dpcore/error.h"
 
@@ -12,9 +13,10 @@ struct Dtype {
   const char* name;
 };
 
-constexpr std::array<Dtype, 12> kDtypes = {{
+constexpr std::array<Dtype, 17> kDtypes = {{
     {at::kBool, "BOOL"}, {at::kByte, "U8"}, {at::kChar, "I8"}, {at::kShort, "I16"}, {at::kInt, "I32"}, {at::kLong, "I64"},
     {at::kHalf, "F16"}, {at::kBFloat16, "BF16"}, {at::kFloat, "F32"}, {at::kDouble, "F64"},
+    {at::kUInt16, "U16"}, {at::kUInt32, "U32"}, {at::kUInt64, "U64"}, {at::kFloat8_e4m3fn, "F8_E4M3"}, {at::kFloat8_e5m2, "F8_E5M2"},
     {at::kComplexFloat, "C64"}, {at::kComplexDouble, "C128"},
 }};
 
@@ -45,26 +47,38 @@ at::Tensor plain(const std::string& name, const at::Tensor& tensor) {
 
 }  // namespace
 
-void save_tensors(const std::string& path, const SealedCore& core, const std::string& meta_json, const NamedTensors& tensors,
-                  const Keyring& keyring, bool overwrite) {
+at::ScalarType type_of_torch_name(const std::string& name) {
+  static const std::map<std::string, at::ScalarType> types{
+      {"bool", at::kBool}, {"uint8", at::kByte}, {"int8", at::kChar}, {"int16", at::kShort}, {"int32", at::kInt}, {"int64", at::kLong},
+      {"float16", at::kHalf}, {"bfloat16", at::kBFloat16}, {"float32", at::kFloat}, {"float64", at::kDouble},
+      {"complex64", at::kComplexFloat}, {"complex128", at::kComplexDouble}};
+  if (const auto found = types.find(name); found != types.end()) return found->second;
+  throw Unsupported(message("[checkpoint] Expected a dtype that a module in C++ can have, received another. Load the file in Python."));
+}
+
+SealedWriter write_tensors(const std::string& path, const SealedCore& core, const std::string& meta_json,
+                           const NamedTensors& tensors, const KeyProvider& keyring, const SealOptions& options) {
   std::vector<at::Tensor> owners;
   std::vector<SealedTensor> sealed;
   for (const auto& [name, tensor] : tensors) {
     owners.push_back(plain(name, tensor));
     sealed.push_back({name, name_of(name, tensor.scalar_type()), tensor.sizes().vec(), bytes_of(owners.back())});
   }
-  write_sealed(path, core, meta_json, sealed, keyring, overwrite ? IfExists::replace : IfExists::refuse);
+  return {path, core, meta_json, sealed, keyring, options};
 }
 
-LoadedTensors load_tensors(const std::string& path, const Keyring& keyring) {
-  const SealedReader reader(path, keyring);
-  reader.verify_all();
-  LoadedTensors loaded{reader.core(), reader.meta_json(), {}};
+LoadedTensors load_tensors(const std::string& path, const KeyProvider& keyring,
+                           const std::function<bool(const SealedReader&)>& trusted) {
+  SealedReader reader(path, keyring);
+  if (trusted && trusted(reader)) reader.trust_digest();
+  LoadedTensors loaded{reader.core(), reader.meta_json(), {}, reader.digest()};
+  std::vector<std::span<std::byte>> rooms;
   for (const SealedReader::Entry& entry : reader.tensors()) {
     at::Tensor tensor = at::empty(entry.shape, type_of(entry.name, entry.dtype));
-    reader.read(entry, bytes_of(tensor));
+    rooms.push_back(bytes_of(tensor));
     loaded.tensors.emplace_back(entry.name, std::move(tensor));
   }
+  reader.read_all(rooms);
   return loaded;
 }
 

@@ -3,6 +3,7 @@
 
 #include <ATen/ATen.h>
 
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -13,18 +14,25 @@ namespace hushgrad {
 
 using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
-/// Seals tensors of any device, layout stride and supported dtype (bool, integers, bf16, half, float, double, complex).
-/// Sparse, quantised and meta tensors: Unsupported. Empty tensors and scalars are legal. Other errors: write_sealed().
-void save_tensors(const std::string& path, const SealedCore& core, const std::string& meta_json, const NamedTensors& tensors,
-                  const Keyring& keyring, bool overwrite);
+/// Seals tensors of any device, layout stride and supported dtype (bool, integers, float8, bf16, half, float, double, complex).
+/// Sparse, quantised and meta tensors: Unsupported. Empty tensors and scalars are legal. Nothing is visible at
+/// `path` before publish(). Other errors: SealedWriter.
+SealedWriter write_tensors(const std::string& path, const SealedCore& core, const std::string& meta_json,
+                           const NamedTensors& tensors, const KeyProvider& keyring, const SealOptions& options = {});
+
+/// The dtype that PyTorch spells so: "float32". Unsupported for those that a state cannot hold.
+at::ScalarType type_of_torch_name(const std::string& name);
 
 struct LoadedTensors {
   SealedCore core;
   std::string meta_json;
   NamedTensors tensors;  // on the CPU, contiguous
+  std::string digest;    // of the file
 };
 
-/// Authenticates the whole file and reads everything.
-LoadedTensors load_tensors(const std::string& path, const Keyring& keyring);
+/// Authenticates the whole file and reads everything. `trusted`: decides about digest() before any tensor is read, and
+/// throws to refuse; if it returns true, the file is also held against that digest, which stops even who has the key.
+LoadedTensors load_tensors(const std::string& path, const KeyProvider& keyring,
+                           const std::function<bool(const SealedReader&)>& trusted = {});
 
 }  // namespace hushgrad

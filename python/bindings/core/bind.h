@@ -14,5 +14,6 @@ void bind_keys(pybind11::module_& m);        // dpcore/keys
 void bind_signing(pybind11::module_& m);     // dpcore/keys/signing.h
 void bind_approval(pybind11::module_& m);    // dpcore/keys/approval.h
 void bind_sealed(pybind11::module_& m);      // dpcore/sealed
+void bind_archive(pybind11::module_& m);     // dpcore/sealed archives
 
 }  // namespace hushgrad::python

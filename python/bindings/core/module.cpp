@@ -15,4 +15,5 @@ PYBIND11_MODULE(_core, m) {
   hushgrad::python::bind_approval(m);
   hushgrad::python::bind_keys(m);
   hushgrad::python::bind_sealed(m);
+  hushgrad::python::bind_archive(m);
 }

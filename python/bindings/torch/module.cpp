@@ -2,16 +2,18 @@
 // engine, which refuses to be called with it.
 #include <torch/csrc/utils/pybind.h>
 
+#include <map>
+
 #include "bind_errors.h"
 #include "bind_identity.h"
 #include "dpcore/error.h"
+#include "torch_ext/checkpoint/recorded.h"
 #include "torch_ext/private_training.h"
 
 namespace py = pybind11;
 
 namespace hushgrad::python {
 
-void bind_checkpoint(py::module_& m);  // torch_ext/checkpoint
 
 namespace {
 
@@ -32,6 +34,9 @@ void bind_ledger_handle(py::module_& m) {
       .def("expect", [](const LedgerHandle& h, std::int64_t sequence, const std::string& hash) { return h.ledger->expect({sequence, hash}); })
       .def("identify", [](const LedgerHandle& h, const py::object& capsule) { h.ledger->identify(identity_in(capsule)); }, py::arg("capsule"))
       .def("actor", [](const LedgerHandle& h) { return h.ledger->actor(); }, Unlocked())
+      .def_property_readonly("id", [](const LedgerHandle& h) { return h.ledger->id(); })
+      .def("record", [](const LedgerHandle& h, const std::string& kind, const std::map<std::string, std::string>& fields) { return h.ledger->record({kind, fields}); }, Unlocked())
+      .def("has_checkpoint", [](const LedgerHandle& h, const std::string& digest) { return has_checkpoint(*h.ledger, digest); }, Unlocked())
       .def("settle", [](const LedgerHandle& h) { h.ledger->settle(); }, Unlocked())
       .def("contains", [](const LedgerHandle& h, std::int64_t sequence, const std::string& hash) { return h.ledger->contains({sequence, hash}); })
       .def("spent", [](const LedgerHandle& h, const std::string& dataset, double delta) { return pair(h.ledger->spent(dataset, delta)); }, Unlocked())
@@ -174,5 +179,4 @@ PYBIND11_MODULE(_torch, m) {
   hushgrad::python::bind_plan(m);
   hushgrad::python::bind_capture(m);
   hushgrad::python::bind_training(m);
-  hushgrad::python::bind_checkpoint(m);
 }

@@ -27,6 +27,12 @@ _COMMANDS = {
     },
     "Keys and files": {
         "keys": ("hushgrad.cli.keys", "Make, change, approve and destroy the keys of datasets."),
+        "seal": ("hushgrad.cli.seal", "Seal a file or folder: encrypted, authenticated, under the key of a dataset."),
+        "open": ("hushgrad.cli.seal", "Open a sealed file or folder. Plaintext appears only complete and authenticated."),
+        "inspect": (
+            "hushgrad.cli.seal",
+            "Show what a sealed file says about itself; without a keyring or a writer nothing of it is proven.",
+        ),
     },
     "This machine": {
         "demo": ("hushgrad.cli.demo", "Show everything once, in a minute: a budget, a private training, a refusal, a sealed checkpoint, a report."),

@@ -291,5 +291,25 @@ TEST(ReadAt, StopsAtTheEndOfTheFile) {
   EXPECT_THROW(read_at(-1, 0, out, "a"), IoError);
 }
 
+// Attack 24: the second fsync would report success on pages that the first one lost.
+TEST(DurableFile, AFailedWriteOrFsyncPoisonsTheFile) {
+  const TemporaryFolder folder;
+  for (int call : {0, 1}) {  // pwrite, fsync
+    DurableFile file(folder / "a", IfExists::refuse);
+    SyscallFault::current().arm(Action::fail, call, EIO);
+    EXPECT_THROW(
+        {
+          file.write_at(0, text_bytes("abc"));
+          file.publish();
+        },
+        IoError);
+    EXPECT_THROW(file.publish(), InvalidState);
+    EXPECT_EQ(SyscallFault::current().fsyncs, call);
+    SyscallFault::current().disarm();
+    EXPECT_FALSE(std::filesystem::exists(folder / "a"));
+  }
+  EXPECT_TRUE(folder.names().empty());
+}
+
 }  // namespace
 }  // namespace hushgrad

@@ -1,6 +1,13 @@
 #include "dpcore/sealed/floe.h"
 
 #include <algorithm>
+#include <array>
+
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <set>
 
 #include "dpcore/error.h"
@@ -226,6 +233,37 @@ TEST(Floe, RefusesLengthsAndPositionsOutsideItsDomain) {
   EXPECT_THROW(floe.encrypt_segment(0, false, Bytes(7), small), InvalidArgument);
   EXPECT_THROW(floe.encrypt_segment(0, true, Bytes(9), big), InvalidArgument);
   EXPECT_THROW(floe.encrypt_segment(0, true, Bytes(8), small), InvalidArgument);
+}
+
+// Attack 27: one message, one position, many processes that were forked from one state.
+TEST(Floe, AMillionSegmentsOverForksShareNoNonce) {
+  constexpr std::size_t kProcesses = 4, kEach = 250'000;
+  using Iv = std::array<std::byte, 12>;
+  const std::size_t size = kProcesses * kEach * sizeof(Iv);
+  void* shared = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(shared, MAP_FAILED);
+  const std::span<Iv> ivs(static_cast<Iv*>(shared), kProcesses * kEach);
+  const Floe floe = Floe::start_encryption(Bytes(32, std::byte{7}), {}, 40);
+  Bytes segment(40);
+  floe.encrypt_segment(0, false, Bytes(8), segment);  // the generator is running before the forks
+  std::vector<pid_t> children;
+  for (std::size_t process = 0; process < kProcesses; ++process) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      const Bytes plain(8);
+      for (std::size_t i = 0; i < kEach; ++i) {
+        floe.encrypt_segment(0, false, plain, segment);
+        std::copy_n(segment.begin() + 4, sizeof(Iv), ivs[process * kEach + i].begin());
+      }
+      ::_exit(0);
+    }
+    children.push_back(child);
+  }
+  for (const pid_t child : children) ::waitpid(child, nullptr, 0);
+  std::sort(ivs.begin(), ivs.end());
+  EXPECT_NE(ivs.front(), Iv{}) << "some child did not finish";
+  EXPECT_EQ(std::adjacent_find(ivs.begin(), ivs.end()), ivs.end());
+  ::munmap(shared, size);
 }
 
 }  // namespace

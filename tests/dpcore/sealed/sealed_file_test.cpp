@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "dpcore/error.h"
+#include "dpcore/keys/keyring.h"
 #include "dpcore/keys/seal_testing.h"
 #include "dpcore/sealed/container.h"
 
@@ -14,13 +15,27 @@ namespace {
 using namespace seal_testing;
 
 SealedCore a_core() {
-  return {"icu",
-          "run-7",
-          1200,
-          R"({"noise_multiplier": 1.1})",
-          1201,
-          "ab12",
-          R"({"delta": 1e-5, "epsilon": [2.9, 3.0]})"};
+  SealedCore core;
+  core.dataset = "icu";
+  core.run_id = "run-7";
+  core.step = 1200;
+  core.plan_json = R"({"noise_multiplier": 1.1})";
+  core.ledger_sequence = 1201;
+  core.ledger_hash = "ab12";
+  core.epsilon_json = R"({"delta": 1e-5, "epsilon": [2.9, 3.0]})";
+  core.tenant = "clinic";
+  core.ledger_id = "l-1";
+  core.policy_id = "p";
+  core.policy_digest = "d";
+  core.previous = std::string(96, 'a');
+  return core;
+}
+
+// What the writer fills in is left out.
+SealedCore given(SealedCore core) {
+  core.file_id = core.writer = core.software = "";
+  core.created = core.keyring_generation = core.index_bytes = core.payload_bytes = 0;
+  return core;
 }
 
 Bytes pattern(std::size_t size, int seed) {
@@ -44,8 +59,9 @@ class SealedFileTest : public ::testing::Test {
 
   // Seals a payload and a core that write_sealed() would never make, properly, under the right key.
   void expect_hostile_refused(const std::string& core, std::string_view payload, std::string_view part) {
-    const std::span<const std::byte> chunk = text_bytes(payload);
-    write_container(folder_ / "x", "icu", core, std::span(&chunk, 1), keyring_, IfExists::replace);
+    ContainerWriter(folder_ / "x", "icu", core, MemorySource({text_bytes(payload)}), keyring_,
+                    {.if_exists = IfExists::replace})
+        .publish();
     expect_error<SealError>([&] { SealedReader(folder_ / "x", keyring_); }, part);
   }
 
@@ -53,9 +69,15 @@ class SealedFileTest : public ::testing::Test {
   Keyring keyring_ = Keyring::create(folder_ / "k");
 };
 
-constexpr char kGoodCore[] =
-    R"({"dataset":"icu","epsilon":"{}","ledger_hash":"","ledger_sequence":0,)"
-    R"("plan":"{}","run_id":"","step":0})";
+// The core of a payload with an index of this length and nothing else.
+std::string good_core(std::size_t index_bytes, std::size_t payload_bytes) {
+  return message(R"({"created":0,"dataset":"icu","epsilon":"{}","file_id":"00000000000000000000000000000000",)",
+                 R"("index_bytes":)", index_bytes, R"(,"keyring_generation":0,"ledger_hash":"","ledger_id":"",)",
+                 R"("ledger_sequence":0,"payload_bytes":)", payload_bytes,
+                 R"(,"plan":"{}","policy":"","policy_digest":"","previous":"","run_id":"","software":"","step":0,)",
+                 R"("tenant":"","writer":""})");
+}
+const std::string kGoodCore = good_core(26, 34);
 const std::string kEmptyPayload = std::string("\0\0\0\0\0\0\0\x1A", 8) + R"({"meta":"{}","tensors":[]})";
 
 TEST_F(SealedFileTest, RoundTripsTensorsMetaAndCore) {
@@ -66,7 +88,10 @@ TEST_F(SealedFileTest, RoundTripsTensorsMetaAndCore) {
                                           {"step", "I64", {}, scalar}};
   write_sealed(folder_ / "a", a_core(), R"({"lr": [0.1, null]})", tensors, keyring_);
   const SealedReader reader(folder_ / "a", keyring_);
-  EXPECT_EQ(reader.core(), a_core());
+  EXPECT_EQ(given(reader.core()), a_core());
+  EXPECT_GT(reader.core().created, 1'700'000'000'000'000);
+  EXPECT_EQ(reader.core().software, "hushgrad 0.1.0");
+  EXPECT_TRUE(is_hex(reader.core().file_id, 16));
   EXPECT_EQ(reader.meta_json(), R"({"lr": [0.1, null]})");
   ASSERT_EQ(reader.tensors().size(), 4u);
   for (std::size_t i = 0; i < tensors.size(); ++i) {
@@ -77,7 +102,7 @@ TEST_F(SealedFileTest, RoundTripsTensorsMetaAndCore) {
     EXPECT_EQ(read_tensor(reader, entry.name), Bytes(tensors[i].bytes.begin(), tensors[i].bytes.end()));
   }
   EXPECT_NO_THROW(reader.verify_all());
-  EXPECT_EQ(inspect_sealed(folder_ / "a"), a_core());
+  EXPECT_EQ(inspect_sealed(folder_ / "a"), reader.core());
 }
 
 TEST_F(SealedFileTest, NoPlaintextOnDisk) {
@@ -97,7 +122,7 @@ TEST_F(SealedFileTest, NoPlaintextOnDisk) {
 }
 
 TEST_F(SealedFileTest, NothingAtAllIsAFileToo) {
-  write_sealed(folder_ / "a", {"icu", "", 0, "{}", 0, "", "{}"}, "{}", {}, keyring_);
+  write_sealed(folder_ / "a", {.dataset = "icu"}, "{}", {}, keyring_);
   const SealedReader reader(folder_ / "a", keyring_);
   EXPECT_TRUE(reader.tensors().empty());
   EXPECT_NO_THROW(reader.verify_all());
@@ -147,9 +172,9 @@ TEST_F(SealedFileTest, ReadWantsTheExactRoomAndAnEntryOfTheFile) {
 TEST_F(SealedFileTest, ACoreThatNamesAnotherDatasetIsAKeyError) {
   keyring_.create_key("other");
   const std::span<const std::byte> chunk = text_bytes(kEmptyPayload);
-  write_container(folder_ / "x", "other", kGoodCore, std::span(&chunk, 1), keyring_, IfExists::refuse);
+  ContainerWriter(folder_ / "x", "other", kGoodCore, MemorySource({chunk}), keyring_).publish();
   expect_error<KeyError>([&] { SealedReader(folder_ / "x", keyring_); }, "other");
-  write_container(folder_ / "y", "icu", kGoodCore, std::span(&chunk, 1), keyring_, IfExists::refuse);
+  ContainerWriter(folder_ / "y", "icu", kGoodCore, MemorySource({chunk}), keyring_).publish();
   EXPECT_NO_THROW(SealedReader(folder_ / "y", keyring_));
 }
 
@@ -164,15 +189,20 @@ TEST_F(SealedFileTest, HostilePayloadsAreRefused) {
   for (std::uint64_t length :
        {std::uint64_t{27}, std::uint64_t{1} << 31, (std::uint64_t{1} << 32) - 1, std::uint64_t{64} << 20,
         (std::uint64_t{64} << 20) + 1, std::uint64_t{1} << 63, UINT64_MAX, UINT64_MAX - 7}) {
-    expect_hostile_refused(kGoodCore, with_length(length, index), "index within the payload");
+    expect_hostile_refused(good_core(length, 34), with_length(length, index), "xpected");
   }
   for (std::size_t size : {1u, 7u}) {
-    expect_hostile_refused(kGoodCore, std::string(size, '\0'), "index within the payload");
+    expect_hostile_refused(good_core(0, size), std::string(size, '\0'), "index within the payload");
   }
   for (std::uint64_t length : {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{25}}) {
-    expect_hostile_refused(kGoodCore, with_length(length, index), "index with");
+    expect_hostile_refused(good_core(length, 34), with_length(length, index), "index with");
+    expect_hostile_refused(kGoodCore, with_length(length, index), "index within the payload");
   }
-  expect_hostile_refused(kGoodCore, kEmptyPayload + "x", "tensors up to the end");
+  expect_hostile_refused(good_core(26, 35), kEmptyPayload + "x", "tensors up to the end");
+  expect_hostile_refused(good_core(26, 35), kEmptyPayload, "fits its file");
+  std::string signed_by_nobody = kGoodCore;
+  signed_by_nobody.replace(signed_by_nobody.find("\"writer\":\"\""), 11, "\"writer\":\"" + std::string(32, 'a') + "\"");
+  expect_hostile_refused(signed_by_nobody, kEmptyPayload, "fits its file");
 }
 
 TEST_F(SealedFileTest, HostileCoresAreRefused) {
@@ -205,10 +235,24 @@ TEST_F(SealedFileTest, HostileCoresAreRefused) {
            replaced("\"dataset\":\"icu\"", "\"dataset\":\"i\\u0000u\""),
            replaced("\"run_id\":\"\"", "\"run_id\":\"\xFF\""),
            replaced("\"dataset\"", "\"\\u0064ataset\""),
+           replaced("\"run_id\":\"\"", "\"run_id\":\"../../etc\""),
+           replaced("\"tenant\":\"\"", "\"tenant\":\"..\""),
+           replaced("\"policy\":\"\"", "\"policy\":\"a\\u0000b\""),
+           replaced("\"run_id\":\"\"", "\"run_id\":\"" + std::string(257, 'r') + "\""),
+           replaced("\"epsilon\":\"{}\"", "\"epsilon\":\"{\\\"epsilon\\\":-1}\""),
+           replaced("\"epsilon\":\"{}\"", "\"epsilon\":\"{\\\"epsilon\\\":[1,-0.5]}\""),
+           replaced("\"epsilon\":\"{}\"", "\"epsilon\":\"{\\\"epsilon\\\":NaN}\""),
+           replaced("\"epsilon\":\"{}\"", "\"epsilon\":\"{\\\"epsilon\\\":\\\"none\\\"}\""),
+           replaced("\"epsilon\":\"{}\"", "\"epsilon\":\"{\\\"delta\\\":1.5}\""),
+           replaced("\"file_id\":\"0", "\"file_id\":\"x"),
+           replaced("\"previous\":\"\"", "\"previous\":\"ab\""),
+           replaced("\"writer\":\"\"", "\"writer\":\"me\""),
+           replaced("\"payload_bytes\":34", "\"payload_bytes\":-34"),
+           replaced("\"keyring_generation\":0", "\"keyring_generation\":1e3"),
            std::string(1 << 20, '['),
            std::string(1 << 19, '[') + std::string(1 << 19, ']'),
        }) {
-    expect_hostile_refused(core, kEmptyPayload, "seven known fields");
+    expect_hostile_refused(core, kEmptyPayload, "core of known fields");
     EXPECT_THROW(inspect_sealed(folder_ / "x"), SealError);
   }
 }

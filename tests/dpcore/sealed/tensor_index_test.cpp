@@ -14,6 +14,12 @@ std::string entry(const std::string& name, const std::string& dtype, const std::
          R"(","shape":)" + shape + "}";
 }
 
+std::string build_index(const std::string& meta_json, const std::vector<SealedTensor>& tensors) {
+  std::vector<TensorDescription> described;
+  for (const SealedTensor& t : tensors) described.push_back({t.name, t.dtype, t.shape, t.bytes.size()});
+  return hushgrad::build_index(meta_json, described);
+}
+
 std::string index(const std::string& entries, const std::string& meta = R"("{}")") {
   return R"({"meta":)" + meta + R"(,"tensors":[)" + entries + "]}";
 }

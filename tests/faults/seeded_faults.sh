@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Puts one fault at a time into a copy of the core, builds it, and runs the tests of sealed files: each fault must be caught.
+# usage: tests/faults/seeded_faults.sh [FOLDER]     prints one line a fault; exit 1 when one is not caught
+set -euo pipefail
+root="$(cd "$(dirname "$0")/../.." && pwd)"; work="${1:-$(mktemp -d)}"
+mkdir -p "$work/source"
+tar -C "$root" --exclude=./build --exclude=./.venv --exclude=./.git --exclude='*.so' -cf - . | tar -C "$work/source" -xf -
+cmake -S "$work/source" -B "$work/build" -G Ninja -DHUSHGRAD_WITH_TORCH=OFF -DHUSHGRAD_BUILD_TESTS=ON -DCMAKE_BUILD_TYPE=Release > "$work/configure.log"
+ninja -C "$work/build" dpcore_tests > "$work/build.log"
+run() { timeout 300 "$work/build/tests/dpcore_tests" --gtest_filter="$1" > "$work/test.log" 2>&1; }
+sealed='Container*:Sealed*:Manifest*:Rewrap*:TensorIndex*:Archive*:Golden*:Floe.*:Gcm*:DurableFile*:-*ForksShare*:*EverySegment*'
+run "$sealed" || { echo "the tests fail without a fault, see $work/test.log"; exit 2; }
+missed=0
+# fault <name> <file> <sed expression> [<tests>]
+fault() {
+  local file="$work/source/$2"
+  cp "$file" "$work/original"
+  sed -i -E "$3" "$file"
+  if cmp -s "$file" "$work/original"; then echo "DOES NOT APPLY  $1"; missed=1; return; fi
+  if ! ninja -C "$work/build" hushgrad_dpcore > "$work/build.log" 2>&1; then
+    echo "DOES NOT BUILD  $1"; missed=1
+  elif run "${4:-$sealed}"; then
+    echo "NOT CAUGHT      $1"; missed=1
+  else
+    echo "caught          $1    ($(grep -c '^\[  FAILED  \].*ms)' "$work/test.log") tests)"
+  fi
+  cp "$work/original" "$file"
+}
+fault "15 of 16 tag bytes are compared" dpcore/sealed/gcm.cpp 's/EVP_CTRL_AEAD_SET_TAG, static_cast<int>\(tag\.size\(\)\)/EVP_CTRL_AEAD_SET_TAG, static_cast<int>(tag.size() - 1)/'
+fault "MACs are compared without their last byte" dpcore/keys/kdf.cpp 's/CRYPTO_memcmp\(([^,]+), ([^,]+), ([a-z_]+)\.size\(\)\)/CRYPTO_memcmp(\1, \2, \3.size() - 1)/'
+fault "the fsync before the rename is left out" dpcore/keys/durable_file.cpp 's/if \(::fsync\(file_\) != 0\) fail\("fsync"\);//'
+fault "the fsync of a re-wrap is left out" dpcore/sealed/rewrap.cpp 's/if \(::fsync\(header\.file\.get\(\)\) != 0\) fail\("fsync", path\);//'
+fault "every segment has the same nonce" dpcore/sealed/floe.cpp 's/^  fill_random\(iv\);$/  iv = {};/'
+fault "the lower generation wins" dpcore/sealed/key_slots.cpp 's/a\.generation > b\.generation/a.generation < b.generation/'
+fault "a re-wrap leaves the old slot" dpcore/sealed/rewrap.cpp 's/write_durably\(header, header\.slot_offset\(other\), encode_empty_slot\(data_key, header\.core_digest\), path\);//'
+fault "a damaged slot is no matter" dpcore/sealed/key_slots.h 's/return active && \(rewrapping \|\| \(other && other->generation == 0\)\);/return active.has_value();/'
+fault "the slot's MAC does not cover the core" dpcore/sealed/key_slots.cpp 's/^  append\(covered, core_digest\);$//'
+fault "trailing bytes are let through" dpcore/sealed/container_header.cpp 's/if \(file_bytes != expected\)/if (file_bytes < expected)/'
+fault "any version opens" dpcore/sealed/container_header.cpp 's/version != Format::kVersion \|\| //'
+fault "the signature is not looked at" dpcore/sealed/manifest.cpp 's/if \(writer\.verify\(.*\) return;/return;/'
+fault "segments are not held against the manifest" dpcore/sealed/container.cpp 's/if \(!digests_\.empty\(\) \&\& /if (false \&\& /'
+fault "a negative epsilon is an epsilon" dpcore/sealed/sealed_core.cpp 's/value\.get<double>\(\) >= 0 && //'
+fault "an archive may climb out" dpcore/sealed/archive.cpp 's/ \|\| part == "\.\."//'
+fault "an index may overlap" dpcore/sealed/tensor_index.cpp 's/entry\.begin != begin/entry.begin > begin/'
+fault "a failed read leaves what it has" dpcore/sealed/container.cpp 's/for \(const Destination& part : parts\) std::fill\(part\.out\.begin\(\), part\.out\.end\(\), std::byte\{0\}\);//'
+exit "$missed"

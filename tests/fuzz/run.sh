@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Builds the targets with clang and runs each for SECONDS (default 60): tests/fuzz/run.sh [SECONDS] [BUILD_FOLDER]
+# Prints one line a target: seconds, runs, lines covered of the file under test.
+set -euo pipefail
+root="$(cd "$(dirname "$0")/../.." && pwd)"; seconds="${1:-60}"; build="${2:-$root/build/fuzz}"
+cmake -S "$root" -B "$build" -G Ninja -DHUSHGRAD_FUZZ=ON -DHUSHGRAD_WITH_TORCH=OFF -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ > "$build.log" 2>&1 \
+  || { mkdir -p "$build"; cmake -S "$root" -B "$build" -G Ninja -DHUSHGRAD_FUZZ=ON -DHUSHGRAD_WITH_TORCH=OFF -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++; }
+targets=(header core key_slot index floe archive keyring approval)
+ninja -C "$build" make_seeds "${targets[@]/%/_fuzz}"
+"$build/tests/fuzz/make_seeds" "$build/seeds"
+declare -A file=([header]=container_header.cpp [core]=sealed_core.cpp [key_slot]=key_slots.cpp [index]=tensor_index.cpp
+  [floe]=floe.cpp [archive]=archive.cpp [keyring]=keyring.cpp [approval]=approval.cpp)
+profdata="$(command -v llvm-profdata || command -v llvm-profdata-14)"; cov="$(command -v llvm-cov || command -v llvm-cov-14)"
+for t in "${targets[@]}"; do
+  mkdir -p "$build/corpus/$t"
+  LLVM_PROFILE_FILE="$build/$t.profraw" nice -n 10 "$build/tests/fuzz/${t}_fuzz" -max_total_time="$seconds" -rss_limit_mb=512 -max_len=20000 \
+    -print_final_stats=1 -artifact_prefix="$build/crash_$t_" "$build/corpus/$t" "$build/seeds/$t" > "$build/$t.log" 2>&1 \
+    || { echo "$t: FAILED, see $build/$t.log"; tail -40 "$build/$t.log"; exit 1; }
+  "$profdata" merge -sparse "$build/$t.profraw" -o "$build/$t.profdata"
+  lines="$("$cov" report "$build/tests/fuzz/${t}_fuzz" -instr-profile="$build/$t.profdata" 2>/dev/null | awk -v f="${file[$t]}" '$1 ~ f"$" {print $10}')"
+  runs="$(awk '/stat::number_of_executed_units/ {print $2}' "$build/$t.log")"
+  echo "$t: $seconds s, $runs runs, ${file[$t]} lines $lines"
+done
