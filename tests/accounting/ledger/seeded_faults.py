@@ -42,7 +42,7 @@ FAULTS = (
     Fault("grants do not expire", "accounting/access/access_state.cpp", "(grant.expires == 0 || time < grant.expires)", "true", "Decision.*:Engines/Access.AGrant*"),
     Fault("a grant counts at its last moment", "accounting/access/access_state.cpp", "time < grant.expires)", "time <= grant.expires)", "Decision.*"),
     Fault("revocations are ignored", "accounting/access/decision.cpp", 'if (grant.revoked) return "revoked";', "", "Decision.*:Engines/Access.ARevoked*"),
-    Fault("no proof is needed", "accounting/access/decision.cpp", "if (request.proof.empty()) {", "if (false) {", "Decision.*:Engines/Access.Nothing*"),
+    Fault("no proof is needed", "accounting/access/decision.cpp", "if (request.proof.empty()) return", "if (false) return", "Decision.*:Engines/Access.Nothing*"),
     Fault("a raise needs nobody", "accounting/access/decision.cpp", "if (!needs_approval(request.action) || request.approvals > 0)", "if (true)", "Decision.*:Engines/Access.Raising*"),
     Fault("approvals can be used again", "accounting/access/access_state.cpp", "  used_nonces.insert(operation.nonce);\n", "", "Engines/Access.Raising*"),
     Fault("an approval fits any numbers", "accounting/ledger/authority.cpp", "operation.scope == scope &&", "", "Engines/Access.Raising*:Engines/Access.Opening*"),

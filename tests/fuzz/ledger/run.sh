@@ -1,11 +1,26 @@
 #!/usr/bin/env bash
-# Builds the fuzz targets of the ledger with clang and runs each for some seconds: run.sh [seconds [build folder]]
+# Builds the fuzz targets of the ledger with clang and runs each: run.sh SECONDS BUILD_FOLDER
+# What reads is instrumented here (libFuzzer, address and undefined-behaviour sanitizers); the rest comes from the libraries of
+# BUILD_FOLDER, a build of the same sources.
 set -euo pipefail
 root="$(cd "$(dirname "$0")/../../.." && pwd)"
-seconds="${1:-60}" build="${2:-$root/build/fuzz}"
-cmake -S "$root" -B "$build" -G Ninja -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ -DHUSHGRAD_FUZZ=ON -DHUSHGRAD_WITH_TORCH=OFF \
-  -DOpenMP_CXX_FLAGS=-fopenmp=libgomp -DOpenMP_CXX_LIB_NAMES=gomp -DOpenMP_gomp_LIBRARY="$(gcc -print-file-name=libgomp.so)" > /dev/null
-ninja -C "$build" ledger_fuzzers
+seconds="${1:-60}" libraries="$(cd "${2:-$root/build/core}" && pwd)" build="$root/build/fuzz_ledger"
+mkdir -p "$build"
+flags=(-std=c++20 -g -O1 -fPIC -I"$root" -fsanitize=address,undefined -fno-sanitize-recover=all)
+sources=(access/policy access/role access/digest access/access_state access/decision ledger/names ledger/payload ledger/period
+  ledger/account ledger/cover ledger/state ledger/state_access ledger/note ledger/chain)
+objects=()  # in the order of sources
+for source in "${sources[@]}"; do
+  object="$build/${source//\//_}.o"
+  if [[ ! -f "$object" || "$root/accounting/$source.cpp" -nt "$object" ]]; then
+    echo "clang++ ${flags[*]} -fsanitize=fuzzer-no-link -c $root/accounting/$source.cpp -o $object"
+  fi
+done | xargs -r -P 2 -I{} sh -c '{}'
+for source in "${sources[@]}"; do objects+=("$build/${source//\//_}.o"); done
+for target in policy_fuzz entries_fuzz note_fuzz; do
+  clang++ "${flags[@]}" -fsanitize=fuzzer "$root/tests/fuzz/ledger/$target.cpp" "${objects[@]}" -L"$libraries" -Wl,-rpath,"$libraries" \
+    -lhushgrad_accounting -lhushgrad_dpcore -lcrypto -o "$build/$target"
+done
 for target in policy_fuzz entries_fuzz note_fuzz; do
   corpus="$build/corpus/$target"
   mkdir -p "$corpus"
@@ -14,5 +29,5 @@ for target in policy_fuzz entries_fuzz note_fuzz; do
     entries_fuzz) printf '%s\n' 'budget {"dataset":"d","delta":1e-05,"epsilon":1.0}' 'run {"actor":"","dataset":"d","plan":{},"purpose":"","run":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}' 'event {"event":{"noise_multiplier":1.0,"type":"GaussianDpEvent"},"run":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}' 'charge {"event":4}' 'reserve {"count":4,"event":4,"holder":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}' 'settle {"reservation":6,"used":2}' 'dataset {"actor":"","adjacency":"","dataset":"e","parents":["d"],"purposes":[],"retention":0,"size_class":"","transformation":"","unit":""}' 'audit {"action":"train","actor":"o","attributes":"{}","covers":"","decision":"denied","host":"","key":"","policy":"","purpose":"","reason":"","rule":"","signature":"","subject":""}' 'revoke {"actor":"o","reason":"","target":"actor:o"}' > "$corpus/seed" ;;
     note_fuzz) printf 'hushgrad-ledger/aa\n1\nAAAA\n\n— witness AAAAAAAA\n' > "$corpus/seed" ;;
   esac
-  "$build/tests/fuzz/ledger/$target" -max_total_time="$seconds" -max_len=8192 -timeout=10 -print_final_stats=1 "$corpus" 2>&1 | grep -E "ERROR|SUMMARY|number_of_executed_units|DONE|^artifact" || true
+  "$build/$target" -max_total_time="$seconds" -max_len=8192 -timeout=10 -print_final_stats=1 "$corpus" 2>&1 | grep -E "ERROR|SUMMARY|number_of_executed_units|DONE|^artifact" || true
 done
