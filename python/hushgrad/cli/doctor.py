@@ -119,7 +119,7 @@ def _target(module: str) -> str:
 
 
 def _sentence(detail: str, instead: str) -> str:
-    return f"{detail}. {instead}." if instead else f"{detail}."
+    return " ".join(f"{part.rstrip('.')}." for part in (detail, instead) if part)
 
 
 def _load(path: Path, name: str, say: bool) -> tuple[dict[str, tuple[Any, Any]], dict[str, str]]:
