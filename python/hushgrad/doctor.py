@@ -200,7 +200,7 @@ def _backward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], 
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if not trained:
         raise Unsupported("[model] Expected at least one trainable parameter, received none. Call requires_grad_(True) on some.")
-    capture = _torch.UnnoisedCaptureForTesting(list(trained.values()), list(trained), 1.0, False, batch_dim == 0)
+    capture = _torch.UnnoisedCaptureForTesting(list(trained.values()), list(trained), 1.0, False, batch_dim == 0, forward_is_checked=True)
     capture.begin_batch(batch)
     outputs = [t for t in tensors_in(module(*args, **kwargs)) if t.requires_grad]
     if not outputs:
@@ -208,6 +208,8 @@ def _backward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], 
             "[model] Expected an output that depends on the trainable parameters, received none. Return the tensor that the loss is made of."
         )
     capture.watch(outputs)
+    if capture.needs_derivatives:
+        check_forward(module, args, kwargs, batch, batch_dim, capture.check_derivatives)
     # Random weights, because a plain sum is constant through a softmax or a normalisation, and nothing would flow.
     torch.autograd.backward([(t * torch.randn_like(t)).sum() for t in outputs])
     capture.accumulate()

@@ -121,6 +121,8 @@ void bind_capture(py::module_& m) {
            py::arg("group_of") = std::vector<std::size_t>{}, Unlocked())
       .def("begin_batch", &GraphCapture::begin_batch)
       .def("watch", &GraphCapture::watch, Unlocked())
+      .def_property_readonly("needs_derivatives", &GraphCapture::needs_derivatives)
+      .def("check_derivatives", &GraphCapture::check_derivatives, py::arg("outputs"), Unlocked())
       .def("check_loss", &GraphCapture::check_loss, py::arg("losses"), py::arg("gradients"), Unlocked())
       .def("accumulate", &GraphCapture::accumulate, Unlocked())
       .def("discard", &GraphCapture::discard, py::arg("all"))

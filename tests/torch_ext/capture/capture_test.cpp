@@ -415,7 +415,7 @@ TEST_P(CaptureIsExact, AgainstSingleSamplesInFloat64) {
     const auto gradients = gradients_one_by_one(model, inputs, c.batch_first);
     const double max_grad_norm = median_norm(gradients);
 
-    GraphCapture capture = capture_of(*model.module, {max_grad_norm, reduction, c.batch_first});
+    GraphCapture capture = capture_of(*model.module, {max_grad_norm, reduction, c.batch_first, c.forward_is_checked});
     // The second round finds the graph's structure known already.
     for (int round = 0; round < 2; ++round) {
       capture.begin_batch(6);
