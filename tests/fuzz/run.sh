@@ -14,7 +14,7 @@ profdata="$(command -v llvm-profdata || command -v llvm-profdata-14)"; cov="$(co
 for t in "${targets[@]}"; do
   mkdir -p "$build/corpus/$t"
   LLVM_PROFILE_FILE="$build/$t.profraw" nice -n 10 "$build/tests/fuzz/${t}_fuzz" -max_total_time="$seconds" -rss_limit_mb=512 -max_len=20000 \
-    -print_final_stats=1 -artifact_prefix="$build/crash_$t_" "$build/corpus/$t" "$build/seeds/$t" > "$build/$t.log" 2>&1 \
+    -print_final_stats=1 -artifact_prefix="$build/crash_${t}_" "$build/corpus/$t" "$build/seeds/$t" > "$build/$t.log" 2>&1 \
     || { echo "$t: FAILED, see $build/$t.log"; tail -40 "$build/$t.log"; exit 1; }
   "$profdata" merge -sparse "$build/$t.profraw" -o "$build/$t.profdata"
   lines="$("$cov" report "$build/tests/fuzz/${t}_fuzz" -instr-profile="$build/$t.profdata" 2>/dev/null | awk -v f="${file[$t]}" '$1 ~ f"$" {print $10}')"
