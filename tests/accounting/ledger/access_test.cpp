@@ -5,6 +5,7 @@
 
 #include "accounting/access/digest.h"
 #include "accounting/access/people.h"
+#include "accounting/ledger/cover.h"
 #include "accounting/ledger/engines.h"
 #include "accounting/ledger/payload.h"
 #include "accounting/ledger/session.h"
@@ -354,6 +355,42 @@ TEST_P(Access, ChangedAndForgedDecisionsAreNamed) {
   EXPECT_EQ(checked, 4);
   // An edit of any earlier entry changes the hash that every later signature covers.
   EXPECT_GT(rewritten(2, "olga", "olgb"), 0);
+}
+
+// Somebody with a key of their own writes past the library: a decision covers what it is about, and nothing else.
+TEST_P(Access, AKeyDoesNotSignMoreThanItsDecisionSays) {
+  ledger::State begin;
+  for (const LedgerEntry& row : ledger_->entries()) {
+    ledger::Entry entry{row.sequence, row.time, row.kind, row.payload, begin.hash, {}};
+    entry.hash = ledger::entry_hash(entry);
+    ASSERT_EQ(begin.apply(entry), "");
+  }
+  const auto append = [](ledger::State& state, const std::string& kind, const std::string& payload) {
+    ledger::Entry entry{state.sequence + 1, state.time, kind, payload, state.hash, {}};
+    entry.hash = ledger::entry_hash(entry);
+    return state.apply(entry);
+  };
+  // What becomes of `item` after a decision of tom's about training on ward-7 that covers it.
+  const auto forged = [&](const ledger::Item& item) {
+    ledger::State state = begin;
+    LedgerRecord decision{"audit",
+                          {{"action", "train"}, {"actor", "tom"}, {"attributes", "{}"}, {"covers", ledger::covers_of({item})},
+                           {"decision", "allowed"}, {"host", ""}, {"key", people_.trainer->public_key().id()}, {"policy", ""},
+                           {"purpose", "triage"}, {"reason", ""}, {"rule", "role"}, {"signature", ""}, {"subject", "ward-7"}}};
+    const std::string text = ledger::signed_text(decision, state.ledger_id, state.hash);
+    decision.fields["signature"] = hex_of(people_.trainer->sign("ledger decision", bytes_of(text)));
+    EXPECT_EQ(append(state, "audit", ledger::encode(decision)), "");
+    return append(state, item.kind, item.payload);
+  };
+  const auto run = [](const std::string& dataset, const std::string& purpose, const std::string& actor) {
+    return ledger::Item{"run", ledger::encode(ledger::RunPayload{ledger::random_id(), {dataset, purpose, actor, "{}"}})};
+  };
+  EXPECT_EQ(forged(run("ward-7", "triage", "tom")), "");
+  EXPECT_NE(forged(run("ward-8", "triage", "tom")).find("another dataset"), std::string::npos);
+  EXPECT_NE(forged(run("ward-7", "billing", "tom")).find("another dataset or purpose"), std::string::npos);
+  EXPECT_NE(forged(run("ward-7", "triage", "olga")).find("somebody else"), std::string::npos);
+  const BudgetLimit cap{.dataset = "ward-7", .epsilon = 9, .delta = kDelta, .set_by = "tom"};
+  EXPECT_NE(forged({"budget", ledger::encode(cap)}).find("another action"), std::string::npos);
 }
 
 // What a user has seen is not checked again on opening; an auditor, who has not, checks it all, and so does verify().
