@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hushgrad.cli import keys_change, keys_identity, keys_options, keys_token
+from hushgrad.cli import keys_change, keys_identity, keys_options, keys_rewrap, keys_token
 from hushgrad.cli.keys_options import DEFAULT, IdentityFile, KeyringPath, PassphraseFile, day, open_keyring
 from hushgrad.cli.output import Json, print_json, print_line, print_result, print_table, print_warning
 from hushgrad.errors import InvalidArgument
@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
     """Add the group to the application."""
     keys_change.register(group)
     keys_identity.register(group)
+    keys_rewrap.register(group)
     keys_token.register(group)
     app.add_typer(group, name="keys")
 

@@ -8,6 +8,7 @@
 
 #include "dpcore/error.h"
 #include "dpcore/keys/certificate.h"
+#include "dpcore/keys/kdf.h"
 #include "dpcore/keys/keyring.h"
 #include "dpcore/keys/seal_testing.h"
 #include "dpcore/keys/state_folder.h"
@@ -399,6 +400,11 @@ TEST_F(KeyringLife, ALogThatWasCutEditedOrErasedStopsEveryChange) {
   std::string edited = good;
   edited.replace(edited.find("\"dataset\":\"a\""), 13, "\"dataset\":\"z\"");
   with_log(edited);
+  // An entry that follows in order, under a signature of another one.
+  auto forged = nlohmann::json::parse(lines[2]);
+  forged["sequence"] = 4;
+  forged["previous"] = to_hex(sha384(text_bytes(lines[2].substr(0, lines[2].size() - 1))));
+  with_log(good + forged.dump() + "\n");
   fs::remove(folder / "k.log");
   EXPECT_THROW(keyring.create_key("c"), KeyError);
   std::ofstream(folder / "k.log", std::ios::binary) << good << "{\"half\":";
