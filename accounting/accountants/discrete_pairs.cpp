@@ -15,6 +15,49 @@ void add_outcome(Outcomes& outcomes, double loss, double log_q) {
   outcomes.list.push_back({place, std::clamp(loss - low, 0.0, outcomes.spacing), log_q});
 }
 
+// Neighbouring outcomes of one cell, taken together: millions of integers become a few thousand outcomes.
+class Gathering {
+ public:
+  explicit Gathering(Outcomes& outcomes) : outcomes_(outcomes) {}
+
+  void add(double loss, double log_q) {
+    const auto place = static_cast<std::int64_t>(std::floor((loss - outcomes_.offset) / outcomes_.spacing));
+    if (size_ == kMost || (size_ > 0 && place != place_)) flush();
+    const double low = outcomes_.offset + static_cast<double>(place) * outcomes_.spacing;
+    const double above = std::clamp(loss - low, 0.0, outcomes_.spacing);
+    if (size_++ == 0) {
+      place_ = place;
+      first_above_ = above;
+      scale_ = log_q;
+      q_ = excess_ = 0;
+    } else if (log_q > scale_) {
+      const double fall = std::exp(scale_ - log_q);
+      q_ *= fall;
+      excess_ *= fall;
+      scale_ = log_q;
+    }
+    const double q = std::exp(log_q - scale_);
+    q_ += q;
+    excess_ += q * std::expm1(above);
+  }
+
+  void flush() {
+    if (size_ == 0) return;
+    // A lone outcome keeps its loss to the last bit.
+    const double above = size_ == 1 ? first_above_ : std::clamp(std::log1p(excess_ / q_), 0.0, outcomes_.spacing);
+    outcomes_.list.push_back({place_, above, scale_ + std::log(q_)});
+    size_ = 0;
+  }
+
+ private:
+  // So many roundings stay far below the error that outcomes are allowed.
+  static constexpr int kMost = 500;
+  Outcomes& outcomes_;
+  int size_ = 0;
+  std::int64_t place_ = 0;
+  double first_above_ = 0, scale_ = 0, q_ = 0, excess_ = 0;
+};
+
 class LaplacePair : public LossPair {
  public:
   LaplacePair(double q, double b) : q_(q), b_(b) {}
@@ -69,9 +112,9 @@ class DiscreteGaussianPair : public LossPair {
   Outcomes outcomes(double spacing, double offset, double log_rest) const override {
     Outcomes outcomes{spacing, offset, {}};
     const double reach = std::ceil(deviations(log_rest) * s_) + 1;
-    for (double x = -reach; x <= shift_ + reach; ++x) {
-      add_outcome(outcomes, loss(x), -x * x / (2 * s_ * s_) - log_norm_);
-    }
+    Gathering gathering(outcomes);
+    for (double x = -reach; x <= shift_ + reach; ++x) gathering.add(loss(x), -x * x / (2 * s_ * s_) - log_norm_);
+    gathering.flush();
     outcomes.low_q = outcomes.high_p = tail(reach + 1);
     outcomes.low_p = outcomes.high_q = tail(reach + 1 + shift_);
     return outcomes;

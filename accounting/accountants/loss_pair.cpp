@@ -128,10 +128,19 @@ LossOutline pair_outline(const LossPair& pair, Direction direction, double log_r
   const double spacing = std::max((range.high - range.low) / 1000, 1e-9);
   const Outcomes outcomes = seen_from(pair, direction, spacing, 1, log_rest);
   LossOutline outline;
+  std::int64_t place = 0;
   for (const Outcome& one : outcomes.list) {
-    const double loss = loss_of(outcomes, one);
+    const double loss = loss_of(outcomes, one), log_p = one.log_q + loss;
+    // Outcomes of one cell (a wide discrete Gaussian has millions) steer as one, at the loss of the heavier.
+    if (!outline.losses.empty() && one.place == place) {
+      double& gathered = outline.log_p.back();
+      if (log_p > gathered) outline.losses.back() = loss;
+      gathered = std::max(gathered, log_p) + std::log1p(std::exp(-std::abs(gathered - log_p)));
+      continue;
+    }
+    place = one.place;
     outline.losses.push_back(loss);
-    outline.log_p.push_back(one.log_q + loss);
+    outline.log_p.push_back(log_p);
   }
   if (outline.losses.empty()) outline = {{0}, {0}};
   return outline;

@@ -1,0 +1,76 @@
+#include "accounting/accountants/loss_pair.h"
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+#include <gtest/gtest.h>
+
+#include "accounting/accountants/accountant.h"
+
+namespace hushgrad {
+namespace {
+
+// The mixture is the same step as the sampled Gaussian, but goes through the grid of pairs. A pair seen from the wrong side
+// is right alone (the worse direction counts), not beside another step.
+TEST(LossPair, LooksInTheSameDirectionAsTheStepsBesideIt) {
+  const Event sampled = Event::poisson_sampled(0.02, Event::gaussian(0.8));
+  const Event mixture = Event::mixture_of_gaussians(0.8, {0, 1}, {0.98, 0.02});
+  const Interval same = epsilon(Event::self_composed(sampled, 20), 1e-6);
+  const Interval mixed = epsilon(Event::composed({Event::self_composed(sampled, 10), Event::self_composed(mixture, 10)}), 1e-6);
+  EXPECT_GE(mixed.upper, same.lower);
+  EXPECT_LE(mixed.lower, same.upper);
+  EXPECT_NEAR(mixed.upper, same.upper, 2e-3 * same.upper);
+}
+
+// delta = 1 - exp((epsilon - 1/b) / 2) for one number with Laplace noise.
+TEST(LossPair, OneLaplaceReleaseIsTheClosedForm) {
+  for (double b : {0.5, 1.0, 4.0}) {
+    for (double share : {0.1, 0.5, 0.9}) {
+      const double truth = -std::expm1((share - 1) / b / 2);
+      const Interval found = delta(Event::laplace(b), share / b);
+      EXPECT_GE(found.upper, truth * (1 - 1e-12)) << b << ' ' << share;
+      EXPECT_LE(found.lower, truth * (1 + 1e-12)) << b << ' ' << share;
+      EXPECT_GT(found.lower, 0.95 * truth) << b << ' ' << share;
+    }
+  }
+}
+
+// All losses of Laplace noise at its ends lie on grid points, where nothing is given away.
+TEST(LossPair, LaplaceIntervalsCloseAtTheJumps) {
+  for (double b : {0.5, 1.0, 4.0, 20.0}) {
+    for (double at : {1e-3, 1e-6, 1e-10}) {
+      const Interval one = epsilon(Event::laplace(b), at), ten = epsilon(Event::self_composed(Event::laplace(b), 10), at);
+      const double truth = 1 / b + 2 * std::log1p(-at);
+      EXPECT_LE(one.lower, truth * (1 + 1e-12)) << b << ' ' << at;
+      EXPECT_GE(one.upper, truth * (1 - 1e-12)) << b << ' ' << at;
+      EXPECT_LT(one.upper - one.lower, 1e-5 * truth) << b << ' ' << at;
+      EXPECT_LT(ten.upper - ten.lower, 1e-4 * ten.upper) << b << ' ' << at;
+    }
+  }
+}
+
+TEST(LossPair, WideDiscreteNoiseIsNearlyGaussian) {
+  const Interval discrete = epsilon(Event::discrete_gaussian(3e4, 3), 1e-9), gaussian = epsilon(Event::gaussian(1e4), 1e-9);
+  EXPECT_GE(discrete.upper, gaussian.lower * (1 - 1e-6));
+  EXPECT_LE(discrete.lower, gaussian.upper * (1 + 1e-6));
+  EXPECT_LE(delta(Event::discrete_gaussian(3e4, 3), 1).upper, 1e-20);
+}
+
+TEST(LossPair, ExtremesReturn) {
+  for (const Event& event : {Event::laplace(2), Event::discrete_gaussian(6, 3), Event::mixture_of_gaussians(2, {0, 1}, {0.9, 0.1})}) {
+    for (std::int64_t count : {std::int64_t{1}, std::numeric_limits<std::int64_t>::max()}) {
+      for (double small : {5e-324, 1e-300}) {
+        const Interval found = epsilon(Event::self_composed(event, count), small);
+        EXPECT_LE(0, found.lower);
+        EXPECT_LE(found.lower, found.upper);  // false for NaN
+      }
+      const Interval found = delta(Event::self_composed(event, count), 1e300);
+      EXPECT_LE(0, found.lower);
+      EXPECT_LE(found.lower, found.upper);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace hushgrad
