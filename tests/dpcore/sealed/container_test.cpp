@@ -418,12 +418,18 @@ TEST_F(ContainerTest, AskForTheRightKeyring) {
   EXPECT_THROW(Container(folder_ / "a", other), KeyError);
 
   // The right id over other key bytes, as after a mistaken restore; version 1 is the simplest to write by hand.
-  std::string text = "hushgrad keyring 1\n" + keyring_.list()[0].id + " 2026-01-31T12:00:00Z active " +
-                     std::string(64, '7') + " icu\n";
-  text += "sha384 " + to_hex(sha384(text_bytes(text))) + "\n";
-  write_file(folder_ / "wrong", text_bytes(text));
-  ::chmod((folder_ / "wrong").c_str(), 0600);
-  expect_error<SealError>([&] { Container(folder_ / "a", Keyring::open(folder_ / "wrong")); }, "data key");
+  const auto by_hand = [&](const std::string& name, char digit) {
+    std::string text = "hushgrad keyring 1\n" + keyring_.list()[0].id + " 2026-01-31T12:00:00Z active " +
+                       std::string(64, digit) + " icu\n";
+    text += "sha384 " + to_hex(sha384(text_bytes(text))) + "\n";
+    write_file(folder_ / name, text_bytes(text));
+    ::chmod((folder_ / name).c_str(), 0600);
+    return Keyring::open(folder_ / name);
+  };
+  const Keyring wrong = by_hand("wrong", '7');
+  seal(folder_ / "c", numbered(10), by_hand("right", '6'));
+  expect_error<SealError>([&] { Container(folder_ / "c", wrong); }, "data key");
+  expect_error<KeyError>([&] { Container(folder_ / "a", wrong); }, "an older copy");
 
   keyring_.rotate_key("icu");
   EXPECT_EQ(open_all(folder_ / "a", keyring_), numbered(10)) << "a retired key still opens";
