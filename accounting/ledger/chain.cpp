@@ -3,8 +3,8 @@
 #include <openssl/evp.h>
 #include <unistd.h>
 
-
 #include "dpcore/error.h"
+#include "dpcore/keys/fips.h"
 
 namespace hushgrad::ledger {
 namespace {
@@ -33,9 +33,11 @@ Hash entry_hash(const Entry& entry) {
   append_field(text, entry.kind);
   append_field(text, entry.payload);
   append_field(text, view(entry.previous));
+  static Fetched<EVP_MD> sha384(EVP_MD_fetch, "SHA384");
+  const EVP_MD* const digest = sha384.get();
   Hash hash;
   unsigned int size = 0;
-  if (EVP_Digest(text.data(), text.size(), hash.data(), &size, EVP_sha384(), nullptr) != 1 || size != hash.size()) {
+  if (digest == nullptr || EVP_Digest(text.data(), text.size(), hash.data(), &size, digest, nullptr) != 1 || size != hash.size()) {
     throw LedgerError("[ledger] Expected SHA-384 from OpenSSL, received an error. Check the OpenSSL installation.");
   }
   return hash;

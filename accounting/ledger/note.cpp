@@ -12,6 +12,7 @@
 
 #include "accounting/ledger/chain.h"
 #include "dpcore/error.h"
+#include "dpcore/keys/fips.h"
 
 namespace hushgrad {
 namespace {
@@ -55,9 +56,11 @@ std::string from_base64(std::string_view text, std::size_t bytes) {
 
 std::string key_id(std::string_view name, std::string_view public_key) {
   std::string text = std::string(name) + '\n' + kEd25519 + std::string(public_key);
+  static Fetched<EVP_MD> sha256(EVP_MD_fetch, "SHA256");
+  const EVP_MD* const algorithm = sha256.get();
   unsigned char digest[EVP_MAX_MD_SIZE];
   unsigned int size = 0;
-  if (EVP_Digest(text.data(), text.size(), digest, &size, EVP_sha256(), nullptr) != 1) no_openssl();
+  if (algorithm == nullptr || EVP_Digest(text.data(), text.size(), digest, &size, algorithm, nullptr) != 1) no_openssl();
   return {reinterpret_cast<char*>(digest), kIdBytes};
 }
 
@@ -83,9 +86,16 @@ Key parse_key(std::string_view text) {
   return {std::string(text.substr(0, first)), std::string(text.substr(first + 1, second - first - 1)), bytes.substr(1)};
 }
 
+// FIPS providers of OpenSSL 3.1 to 3.3 have no Ed25519; nothing falls back to another one.
+[[noreturn]] void no_ed25519() {
+  if (!fips_mode()) no_openssl();
+  throw Unsupported("[note] Expected Ed25519 from the FIPS provider, received none. Sign notes on a machine outside FIPS mode.");
+}
+
 Pkey private_key(const std::string& seed) {
-  Pkey key(EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, nullptr, raw(seed), seed.size()), EVP_PKEY_free);
-  if (!key) no_openssl();
+  const OpensslSource source = openssl_source();
+  Pkey key(EVP_PKEY_new_raw_private_key_ex(source.context, "ED25519", source.properties, raw(seed), seed.size()), EVP_PKEY_free);
+  if (!key) no_ed25519();
   return key;
 }
 
@@ -104,10 +114,14 @@ void check_text(std::string_view text) {
 }
 
 bool is_signed(std::string_view text, const std::string& signature, const std::string& public_key) {
-  const Pkey key(EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, nullptr, raw(public_key), public_key.size()), EVP_PKEY_free);
+  const OpensslSource source = openssl_source();
+  const Pkey key(EVP_PKEY_new_raw_public_key_ex(source.context, "ED25519", source.properties, raw(public_key), public_key.size()),
+                 EVP_PKEY_free);
+  if (!key) no_ed25519();
   const Context context(EVP_MD_CTX_new(), EVP_MD_CTX_free);
-  if (!key || !context) no_openssl();
-  if (EVP_DigestVerifyInit(context.get(), nullptr, nullptr, nullptr, key.get()) != 1) no_openssl();
+  if (!context || EVP_DigestVerifyInit_ex(context.get(), nullptr, nullptr, source.context, source.properties, key.get(), nullptr) != 1) {
+    no_openssl();
+  }
   return EVP_DigestVerify(context.get(), raw(signature), signature.size(), raw(text), text.size()) == 1;
 }
 
@@ -147,7 +161,8 @@ std::string sign_note(const std::string& text, const std::string& signer) {
   const Context context(EVP_MD_CTX_new(), EVP_MD_CTX_free);
   std::string signature(kSignatureBytes, '\0');
   std::size_t size = signature.size();
-  if (!context || EVP_DigestSignInit(context.get(), nullptr, nullptr, nullptr, secret.get()) != 1 ||
+  const OpensslSource source = openssl_source();
+  if (!context || EVP_DigestSignInit_ex(context.get(), nullptr, nullptr, source.context, source.properties, secret.get(), nullptr) != 1 ||
       EVP_DigestSign(context.get(), reinterpret_cast<unsigned char*>(signature.data()), &size, raw(text), text.size()) != 1) {
     no_openssl();
   }

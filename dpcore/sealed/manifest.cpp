@@ -1,13 +1,13 @@
 #include "dpcore/sealed/manifest.h"
 
 #include <algorithm>
-#include <memory>
 
 #include <openssl/err.h>
 #include <openssl/evp.h>
 
 #include "dpcore/error.h"
 #include "dpcore/keys/bytes.h"
+#include "dpcore/keys/fips.h"
 
 namespace hushgrad {
 namespace {
@@ -26,16 +26,13 @@ Sha384 trailer_mac(std::span<const std::byte> trailer, const Manifest& manifest,
   return hmac_sha384(key.bytes(), covered);
 }
 
-struct FreeDigest {
-  void operator()(EVP_MD* digest) const { EVP_MD_free(digest); }
-};
-
 }  // namespace
 
 SegmentDigest segment_digest(std::span<const std::byte> segment) {
-  static const std::unique_ptr<EVP_MD, FreeDigest> sha256(EVP_MD_fetch(nullptr, "SHA256", nullptr));
+  static Fetched<EVP_MD> sha256(EVP_MD_fetch, "SHA256");
+  const EVP_MD* const algorithm = sha256.get();
   SegmentDigest digest;
-  if (!sha256 || EVP_Digest(segment.data(), segment.size(), openssl_out(digest), nullptr, sha256.get(), nullptr) != 1) {
+  if (algorithm == nullptr || EVP_Digest(segment.data(), segment.size(), openssl_out(digest), nullptr, algorithm, nullptr) != 1) {
     ERR_clear_error();
     throw IoError("[manifest] Expected SHA-256 from OpenSSL, received an error. Check that its providers load.");
   }
