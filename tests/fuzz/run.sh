@@ -1,16 +1,22 @@
 #!/usr/bin/env bash
-# Builds the targets with clang and runs each for SECONDS (default 60): tests/fuzz/run.sh [SECONDS] [BUILD_FOLDER]
+# Builds the targets with clang and runs each for SECONDS (default 60): tests/fuzz/run.sh [SECONDS] [BUILD_FOLDER] [TARGET...]
 # Prints one line a target: seconds, runs, lines covered of the file under test.
 set -euo pipefail
+missing() { echo "fuzz: Expected clang with libFuzzer and llvm-cov, received no $1. Install: apt-get install clang llvm libclang-rt-14-dev" >&2; exit 2; }
+command -v clang++ > /dev/null || missing clang++
+runtime="$(clang++ -print-resource-dir)/lib/linux/libclang_rt.fuzzer-$(uname -m).a"
+[[ -f "$runtime" ]] || missing "$runtime"
+profdata="$(command -v llvm-profdata || command -v llvm-profdata-14)" || missing llvm-profdata
+cov="$(command -v llvm-cov || command -v llvm-cov-14)" || missing llvm-cov
 root="$(cd "$(dirname "$0")/../.." && pwd)"; seconds="${1:-60}"; build="${2:-$root/build/fuzz}"
-cmake -S "$root" -B "$build" -G Ninja -DHUSHGRAD_FUZZ=ON -DHUSHGRAD_WITH_TORCH=OFF -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ > "$build.log" 2>&1 \
-  || { mkdir -p "$build"; cmake -S "$root" -B "$build" -G Ninja -DHUSHGRAD_FUZZ=ON -DHUSHGRAD_WITH_TORCH=OFF -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++; }
+cmake -S "$root" -B "$build" -G Ninja -DHUSHGRAD_FUZZ=ON -DHUSHGRAD_WITH_TORCH=OFF -Wno-author -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ > "$build.log" 2>&1 \
+  || { mkdir -p "$build"; cmake -S "$root" -B "$build" -G Ninja -DHUSHGRAD_FUZZ=ON -DHUSHGRAD_WITH_TORCH=OFF -Wno-author -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++; }
 targets=(header core key_slot index floe archive keyring approval)
 ninja -C "$build" make_seeds "${targets[@]/%/_fuzz}"
 "$build/tests/fuzz/make_seeds" "$build/seeds"
 declare -A file=([header]=container_header.cpp [core]=sealed_core.cpp [key_slot]=key_slots.cpp [index]=tensor_index.cpp
   [floe]=floe.cpp [archive]=archive.cpp [keyring]=keyring.cpp [approval]=approval.cpp)
-profdata="$(command -v llvm-profdata || command -v llvm-profdata-14)"; cov="$(command -v llvm-cov || command -v llvm-cov-14)"
+(($# > 2)) && targets=("${@:3}")
 for t in "${targets[@]}"; do
   mkdir -p "$build/corpus/$t"
   LLVM_PROFILE_FILE="$build/$t.profraw" nice -n 10 "$build/tests/fuzz/${t}_fuzz" -max_total_time="$seconds" -rss_limit_mb=512 -max_len=20000 \
