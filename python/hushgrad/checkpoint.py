@@ -97,6 +97,7 @@ class Saving:
         self._digest = ""
         self._error: BaseException | None = None
         self._reported = False
+        self._thread: int | None = None
 
     @classmethod
     def finished(cls, path: str | os.PathLike[str], digest: str) -> Saving:
@@ -119,6 +120,7 @@ class Saving:
         return self._digest
 
     def _run(self, work: Callable[[], str]) -> None:
+        self._thread = threading.get_ident()
         try:
             self._digest = work()
         except BaseException as error:  # noqa: BLE001 - raised by wait() or the next save
@@ -149,6 +151,14 @@ class _Background:
         if last is not None:
             last._finished.wait()
             last._raise_if_unreported()
+
+    def settle(self, path: str) -> None:
+        """Wait for the save that goes on to this path; what it ends with stays for wait() or the next save."""
+        last = self._last
+        if last is None or os.path.abspath(last.path) != os.path.abspath(path):
+            return
+        if last._thread != threading.get_ident():  # what the save itself calls would wait for itself
+            last._finished.wait()
 
     def start(self, saving: Saving, work: Callable[[], str]) -> None:
         with self._lock:
@@ -401,13 +411,14 @@ def load(
     writer: PublicKey | str | None = None,
     trusted: Callable[[Reader], bool] | None = None,
 ) -> Checkpoint:
-    """Opens a checkpoint after authenticating every byte of it.
+    """Opens a checkpoint after authenticating every byte of it. Waits for a save to this path that goes on in the background.
 
     only: paths of keys joined by "/", such as ``["model/0.weight", "extra"]``: reads nothing but what lies there, and
     authenticates nothing else. writer: the identity that must have signed the file. trusted: sees the reader before any
     tensor is read; returns whether the digest is known to be right, or raises to refuse.
     Raises SealError for a file that is truncated, altered, malformed, or not signed by ``writer``; KeyError without its key.
     """
+    _background.settle(os.fspath(path))
     reader = Reader(path, keyring=keyring, writer=writer)
     if trusted is not None and trusted(reader):
         reader.trust_digest()

@@ -48,6 +48,16 @@ def test_what_is_saved_is_the_state_at_the_call(keyring: Keyring, tmp_path: Path
     assert checkpoint.load(tmp_path / "d", keyring=keyring).state["w"].all()
 
 
+def test_a_load_waits_for_the_save_to_its_path(keyring: Keyring, tmp_path: Path) -> None:
+    hold = threading.Event()
+    saving = start(tmp_path / "c", {"n": 1}, keyring, before_publish=lambda digest: hold.wait())
+    with pytest.raises(IoError):
+        checkpoint.load(tmp_path / "other", keyring=keyring)  # another path does not wait
+    assert not saving.done()
+    threading.Timer(0.2, hold.set).start()
+    assert checkpoint.load(tmp_path / "c", keyring=keyring).state == {"n": 1}
+
+
 def test_one_save_at_a_time_in_order(keyring: Keyring, tmp_path: Path) -> None:
     order: list[int] = []
     savings = [start(tmp_path / f"{i}", {"n": i}, keyring, before_publish=lambda digest, i=i: order.append(i)) for i in range(5)]
