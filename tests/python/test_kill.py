@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from charges import charged
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -27,7 +28,13 @@ from hushgrad.ledger import Head, Ledger
 KILLS = int(os.environ.get("HUSHGRAD_KILLS", "10"))
 DELTA = 1e-5
 SAVE_EVERY = 3
-EVENT = PoissonSampledDpEvent(0.25, GaussianDpEvent(1.0))
+
+
+def network() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+
+
+EVENT = charged(PoissonSampledDpEvent(0.25, GaussianDpEvent(1.0)), 1.0, network())
 
 
 def train(directory: Path) -> None:
@@ -39,7 +46,7 @@ def train(directory: Path) -> None:
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    module = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+    module = network()
     optimizer = torch.optim.Adam(module.parameters(), 0.01)
     x = torch.randn(64, 4)
     loader = DataLoader(TensorDataset(x, x[:, :1]), batch_size=16)

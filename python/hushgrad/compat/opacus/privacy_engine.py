@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 import hushgrad
+from hushgrad import _core, accounting
 from hushgrad.compat.opacus.accountants import IAccountant, create_accountant
 from hushgrad.compat.opacus.accountants.accountant import EventAccountant
 from hushgrad.compat.opacus.accountants.utils import get_noise_multiplier
@@ -69,7 +70,6 @@ class PrivacyEngine:
         keyring: Any = None,
     ) -> None:
         self._charged: Counter[tuple[float, float]] = Counter()
-        self.accountant = create_accountant(accountant)
         self.secure_mode = secure_mode
         self.secure_rng = None
         self.dataset: Any = None
@@ -81,6 +81,7 @@ class PrivacyEngine:
             actor=actor,
             keyring=keyring,
         )
+        self.accountant = create_accountant(accountant)
 
     @property
     def accountant(self) -> IAccountant:
@@ -91,6 +92,7 @@ class PrivacyEngine:
     def accountant(self, accountant: IAccountant) -> None:
         if isinstance(accountant, EventAccountant):
             accountant._charged = lambda: self._charged
+            accountant._released = self.native.get_epsilon
         self._accountant = accountant
 
     def make_private(
@@ -201,16 +203,25 @@ class PrivacyEngine:
         _ignore_drop_last(data_loader, poisson_sampling)
         size, batch_size = describe_loader(data_loader)
         once = not poisson_sampling and not is_sequential(data_loader)  # charged once an epoch
+        sample_rate = batch_size / size if poisson_sampling else 1.0
+        steps = epochs * (1 if once else steps_per_epoch(size, batch_size))
         noise_multiplier = get_noise_multiplier(
             target_epsilon=target_epsilon,
             target_delta=target_delta,
-            sample_rate=batch_size / size if poisson_sampling else 1.0,
-            steps=epochs * (1 if once else steps_per_epoch(size, batch_size)),
+            sample_rate=sample_rate,
+            steps=steps,
             accountant=self.accountant.mechanism(),
             **calibration,
         )
-        if not poisson_sampling:
-            noise_multiplier *= unsampled_distance(data_loader)
+        distance = 1.0 if poisson_sampling else unsampled_distance(data_loader)
+        noise_multiplier = distance * _for_finite_precision(
+            noise_multiplier,
+            distance=distance,
+            sample_rate=sample_rate,
+            steps=steps,
+            sizes=[p.numel() for p in module.parameters()],
+            within_target=lambda event: accounting.epsilon(event, target_delta, self.native.accountant)[1] <= target_epsilon,
+        )
         return self.make_private(
             module=module,
             optimizer=optimizer,
@@ -354,6 +365,27 @@ class PrivacyEngine:
         step = (noise_multiplier, sample_rate) if sample_rate is not None else (own, 1.0)
         self._charged[step] += 1
         self.accountant.step(noise_multiplier=step[0], sample_rate=step[1])
+
+
+def _for_finite_precision(
+    noise_multiplier: float,
+    *,
+    distance: float,
+    sample_rate: float,
+    steps: int,
+    sizes: Sequence[int],
+    within_target: Callable[[accounting.DpEvent], bool],
+) -> float:
+    """The noise, larger by what the finite precision of the sampler costs: a target holds for what the ledger is charged."""
+    growth = 1e-6
+    while True:
+        order, divergence, failure = _core.fast_noise_precision(noise_multiplier * distance, sizes)
+        step = accounting.PoissonSampledDpEvent(sample_rate, accounting.GaussianDpEvent(math.nextafter(noise_multiplier, 0.0)))
+        run = accounting.SelfComposedDpEvent(step, steps)
+        if within_target(accounting.FinitePrecisionDpEvent(run, order, steps * divergence, steps * failure)):
+            return noise_multiplier
+        noise_multiplier *= 1 + growth
+        growth *= 2
 
 
 def _check_mode(grad_sample_mode: str) -> None:

@@ -83,8 +83,10 @@ class EventAccountant(IAccountant):
     engine has released: loading an older state or emptying the history gives nothing back.
     """
 
-    #: What an engine has charged, if this is an engine's accountant.
+    #: Of an engine's accountant: what the engine has charged, and the epsilon at a delta of what its ledger was charged,
+    #: which holds the finite precision of the noise too.
     _charged: Callable[[], _Charges] | None = None
+    _released: Callable[[float], float] | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,9 +105,13 @@ class EventAccountant(IAccountant):
         history: _Charges = Counter()
         for noise_multiplier, sample_rate, steps in self.history:
             history[(noise_multiplier, sample_rate)] += steps
-        charged = self._charged() if self._charged is not None else Counter()
         worst = _epsilon(history, delta, accountant)
-        return worst if charged <= history else max(worst, _epsilon(charged, delta, accountant))
+        if self._charged is None or self._released is None:
+            return worst
+        charged = self._charged()
+        if not charged <= history:
+            worst = max(worst, _epsilon(charged, delta, accountant))
+        return max(worst, self._released(delta))
 
 
 def _epsilon(charges: _Charges, delta: float, accountant: str) -> float:
