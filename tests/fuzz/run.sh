@@ -13,6 +13,7 @@ cmake -S "$root" -B "$build" -G Ninja -DHUSHGRAD_FUZZ=ON -DHUSHGRAD_WITH_TORCH=O
   || { mkdir -p "$build"; cmake -S "$root" -B "$build" -G Ninja -DHUSHGRAD_FUZZ=ON -DHUSHGRAD_WITH_TORCH=OFF -Wno-author -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++; }
 targets=(header core key_slot index floe archive keyring approval)
 ninja -C "$build" make_seeds "${targets[@]/%/_fuzz}"
+mkdir -p "$build/seeds"
 "$build/tests/fuzz/make_seeds" "$build/seeds"
 declare -A file=([header]=container_header.cpp [core]=sealed_core.cpp [key_slot]=key_slots.cpp [index]=tensor_index.cpp
   [floe]=floe.cpp [archive]=archive.cpp [keyring]=keyring.cpp [approval]=approval.cpp)
