@@ -11,7 +11,6 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 
 import hushgrad._core as _core
 from hushgrad.errors import InvalidArgument, IoError
@@ -24,7 +23,8 @@ _PathLike = str | os.PathLike[str]
 
 def _read(path: _PathLike, what: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        with open(path, encoding="utf-8") as file:
+            return file.read(2**20)  # far more than one can hold: a device is not read to its end
     except UnicodeDecodeError as error:
         raise InvalidArgument(f"[{what}] Expected {what} as JSON text at {os.fspath(path)}, received bytes.") from error
     except OSError as error:

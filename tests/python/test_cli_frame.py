@@ -174,7 +174,11 @@ def test_a_full_disk_is_an_error() -> None:
 def test_ctrl_c_ends_it_quietly(tmp_path: Path) -> None:
     fifo = tmp_path / "event"
     os.mkfifo(fifo)  # a command that waits for its input
-    with subprocess.Popen([*HUSHGRAD, "epsilon", "--event", str(fifo), "--delta", "1e-5"], stderr=subprocess.PIPE, text=True) as running:
+    # Where the tests themselves run in the background of a shell, children would inherit that interrupts are ignored.
+    with subprocess.Popen(
+        [*HUSHGRAD, "epsilon", "--event", str(fifo), "--delta", "1e-5"], stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as running:  # fmt: skip
         with open(fifo, "w"):  # opens once the command reads
             time.sleep(0.1)
             running.send_signal(signal.SIGINT)

@@ -50,6 +50,9 @@ class Signature:
             ) from error
 
 
+_MOST = 2**20
+
+
 def load(path: str | os.PathLike[str]) -> str:
     """The policy in a ``.toml``, ``.yaml``, ``.yml`` or ``.json`` file as canonical JSON.
 
@@ -58,11 +61,14 @@ def load(path: str | os.PathLike[str]) -> str:
     """
     where = Path(path)
     try:
-        text = where.read_text(encoding="utf-8")
+        with open(where, encoding="utf-8") as file:
+            text = file.read(_MOST + 1)
     except UnicodeDecodeError as error:
         raise InvalidArgument(f"[policy] Expected UTF-8 text at {where}, received bytes.") from error
     except OSError as error:
         raise IoError(f"[policy] Expected a readable policy at {where}, received: {error.strerror}.") from error
+    if len(text) > _MOST:
+        raise InvalidArgument(f"[policy] Expected at most {_MOST} characters, received more in {where}. Check which file that is.")
     return canonical(_document(text, where.suffix.lower()))
 
 

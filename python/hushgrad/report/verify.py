@@ -15,7 +15,6 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from hushgrad.errors import HushgradError, InvalidArgument, IoError
@@ -101,11 +100,13 @@ def read_document(path: str | os.PathLike[str]) -> Json:
 
 def _read(path: str | os.PathLike[str]) -> bytes:
     try:
-        if os.stat(path).st_size > LARGEST:
-            raise InvalidArgument(f"[verify] Expected a report of at most {LARGEST} bytes, received a larger file. Pass a report.")
-        return Path(path).read_bytes()
+        with open(path, "rb") as file:
+            data = file.read(LARGEST + 1)
     except OSError as error:
         raise IoError(f"[verify] Expected a file that can be read, received {path}: {error.strerror}. Check the path.") from error
+    if len(data) > LARGEST:
+        raise InvalidArgument(f"[verify] Expected a report of at most {LARGEST} bytes, received a larger file. Pass a report.")
+    return data
 
 
 def _kind(data: bytes) -> Literal["json", "html", "pdf"]:
@@ -121,7 +122,8 @@ def _trusted(key: str | PublicKey | None) -> str | None:
     if re.fullmatch(r"[0-9a-fA-F]{32}", key) and not os.path.exists(key):
         return key.lower()
     try:
-        return PublicKey.from_pem(Path(key).read_text(encoding="ascii")).id
+        with open(key, encoding="ascii") as file:
+            return PublicKey.from_pem(file.read(2**16)).id
     except (OSError, UnicodeDecodeError, HushgradError) as error:
         raise InvalidArgument(
             f"[verify] Expected a public key in PEM or an id of 32 hexadecimal digits, received {key!r}, which is neither."
