@@ -7,7 +7,14 @@ import math
 import pytest
 from scipy.stats import norm
 
-from hushgrad.accounting import GaussianDpEvent, NonPrivateDpEvent, NoOpDpEvent, PoissonSampledDpEvent, SelfComposedDpEvent
+from hushgrad.accounting import (
+    FinitePrecisionDpEvent,
+    GaussianDpEvent,
+    NonPrivateDpEvent,
+    NoOpDpEvent,
+    PoissonSampledDpEvent,
+    SelfComposedDpEvent,
+)
 from hushgrad.accounting.risk import AttackBounds, advantage, noise_for_risk, reconstruction_risk, tpr_at_fpr, trade_off
 from hushgrad.errors import InvalidArgument
 
@@ -27,6 +34,12 @@ def test_bounds_are_above_the_best_test_and_close(mu: float) -> None:
     # Two contributions differ where a record is replaced.
     exact = float(norm.cdf(norm.ppf(0.01) + 2 * mu))
     assert exact <= reconstruction_risk(event, 0.01) <= exact * 1.05
+
+
+def test_finite_precision_costs_an_advantage_next_to_nothing() -> None:
+    ideal = SelfComposedDpEvent(PoissonSampledDpEvent(0.05, GaussianDpEvent(1.5)), 160)
+    charged = FinitePrecisionDpEvent(ideal, 1e8, 160 * 1e-11, 0.0)
+    assert advantage(ideal) <= advantage(charged) <= advantage(ideal) + 1e-3
 
 
 def test_ends() -> None:
