@@ -4,6 +4,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <unordered_set>
+#include <utility>
 
 #include "accounting/accountants/accountant.h"
 #include "dpcore/error.h"
@@ -42,8 +43,20 @@ void give_each_its_own(TrainingPlan& plan, const std::vector<double>& norms, std
   plan.max_grad_norm = std::sqrt(squares);
 }
 
+void refuse_unused(bool is_given, const char* name, const char* law) {
+  if (!is_given) return;
+  throw InvalidArgument(message("[make_private] Expected ", name, " with Sampling::", law,
+                                " only, received it with another law: an option that nothing reads would look as if it held. Drop it, or name the law."));
+}
+
 BatchLaw law_of(const MakePrivateOptions& options) {
+  refuse_unused(options.max_batch_size != 0 && options.sampling != Sampling::truncated_poisson, "max_batch_size", "truncated_poisson");
+  refuse_unused(!options.owners.empty() && options.sampling != Sampling::users, "owners", "users");
+  refuse_unused(options.max_records_per_user != 0 && options.sampling != Sampling::users, "max_records_per_user", "users");
   BatchLaw law{options.sampling, options.dataset_size, options.expected_batch_size, options.max_batch_size};
+  if (options.sampling == Sampling::truncated_poisson && law.max_batch_size == 0) {
+    law.max_batch_size = std::min(law.population, law.batch_size + static_cast<std::int64_t>(std::ceil(6 * std::sqrt(law.batch_size))));
+  }
   if (options.sampling == Sampling::users) {
     if (static_cast<std::int64_t>(options.owners.size()) != options.dataset_size) {
       throw InvalidArgument(message("[make_private] Expected the owner of each of ", options.dataset_size, " rows, received ", options.owners.size(),
@@ -66,6 +79,25 @@ void choose_clipping(TrainingPlan& plan, const MakePrivateOptions& options, cons
   if (plan.clipping != Clipping::per_layer) return;
   if (options.layer_norms.empty()) return share_among_layers(plan, names);
   give_each_its_own(plan, options.layer_norms, names.size());
+}
+
+/// Users with fewer rows first; the rows of each stay together.
+void sort_by_size(PrivateTraining::Draw& draw) {
+  std::vector<std::pair<std::int64_t, std::int64_t>> users;  // size, first row
+  std::int64_t row = 0;
+  for (const std::int64_t size : draw.sizes) {
+    users.emplace_back(size, row);
+    row += size;
+  }
+  std::sort(users.begin(), users.end());
+  Batch sorted;
+  sorted.reserve(draw.records.size());
+  for (std::size_t i = 0; i < users.size(); ++i) {
+    const auto [size, first] = users[i];
+    draw.sizes[i] = size;
+    sorted.insert(sorted.end(), draw.records.begin() + first, draw.records.begin() + first + size);
+  }
+  draw.records = std::move(sorted);
 }
 
 TrainingPlan calibrated(const TrainingPlan& plan, const MakePrivateOptions& options, const std::vector<std::string>& names,
@@ -92,12 +124,21 @@ PrivacyEngine::~PrivacyEngine() = default;
 
 void PrivacyEngine::make_private(const Parameters& parameters, torch::optim::Optimizer& optimizer,
                                  const MakePrivateOptions& options) {
-  make_private_with_epsilon(parameters, optimizer, options, {});
+  begin(parameters, optimizer, options, nullptr);
 }
 
 void PrivacyEngine::make_private_with_epsilon(const Parameters& parameters,
-                                              torch::optim::Optimizer& optimizer, MakePrivateOptions options,
+                                              torch::optim::Optimizer& optimizer, const MakePrivateOptions& options,
                                               const TargetOptions& target) {
+  if (target.epochs < 1 || !(target.target_epsilon > 0) || !(target.target_delta > 0 && target.target_delta < 1)) {
+    throw InvalidArgument(message("[make_private_with_epsilon] Expected epochs >= 1, target_epsilon > 0 and target_delta in (0, 1), received ",
+                                  target.epochs, ", ", target.target_epsilon, " and ", target.target_delta, "."));
+  }
+  begin(parameters, optimizer, options, &target);
+}
+
+void PrivacyEngine::begin(const Parameters& parameters, torch::optim::Optimizer& optimizer, const MakePrivateOptions& options,
+                          const TargetOptions* target) {
   if (training_)
     throw InvalidState(
         "[make_private] Expected a new engine, received one that already trains. Make another "
@@ -143,10 +184,11 @@ void PrivacyEngine::make_private_with_epsilon(const Parameters& parameters,
   plan.actor = options_.actor;
   plan.noise_multiplier = options.noise_multiplier;
   for (const at::Tensor& p : private_parameters) plan.parameter_sizes.push_back(static_cast<std::size_t>(p.numel()));
-  if (target.epochs > 0) {
-    plan.target_epsilon = target.target_epsilon;
-    plan.target_delta = target.target_delta;
-    plan = calibrated(plan, options, names, target);
+  plan.noise_sampler = options.noise;
+  if (target) {
+    plan.target_epsilon = target->target_epsilon;
+    plan.target_delta = target->target_delta;
+    plan = calibrated(plan, options, names, *target);
   } else {
     choose_clipping(plan, options, names);
   }
@@ -175,15 +217,37 @@ PrivateTraining& PrivacyEngine::training() const {
   throw InvalidState("[PrivacyEngine] Expected make_private() first, received none.");
 }
 
+bool PrivacyEngine::by_users() const { return training().plan().batches.sampling == Sampling::users; }
+
 torch::Tensor PrivacyEngine::next_batch() {
   training().discard(true);
   part_ = -1;
   PrivateTraining::Draw draw = training().draw();
-  const bool users = training().plan().batches.sampling == Sampling::users;
-  undone_ = static_cast<std::int64_t>(users ? draw.sizes.size() : draw.records.size());
+  if (by_users()) sort_by_size(draw);
+  undone_ = static_cast<std::int64_t>(by_users() ? draw.sizes.size() : draw.records.size());
   user_sizes_ = std::move(draw.sizes);
   epoch_ = draw.epoch;
-  return torch::tensor(draw.records, torch::kLong);
+  rows_ = torch::tensor(draw.records, torch::kLong);
+  return rows_;
+}
+
+std::vector<UserPart> PrivacyEngine::user_parts(std::int64_t max_users) const {
+  if (!by_users() || undone_ < 0) {
+    throw InvalidState("[user_parts] Expected a batch drawn by next_batch() under Sampling::users, received none. Watch batches of records whole, "
+                       "or split their rows.");
+  }
+  if (max_users < 1) throw InvalidArgument(message("[user_parts] Expected max_users >= 1, received ", max_users, "."));
+  std::vector<UserPart> parts;
+  std::int64_t row = 0;
+  for (auto user = user_sizes_.begin(); user != user_sizes_.end();) {
+    const auto alike = std::upper_bound(user, user_sizes_.end(), *user) - user;
+    const std::int64_t users = std::min<std::int64_t>(alike, max_users), rows = users * *user;
+    parts.push_back({rows_.narrow(0, row, rows), users});
+    row += rows;
+    user += users;
+  }
+  if (parts.empty()) parts.push_back({rows_, 0});
+  return parts;
 }
 
 std::int64_t PrivacyEngine::steps_per_epoch() const {
@@ -199,23 +263,44 @@ void PrivacyEngine::watch(const std::vector<torch::Tensor>& outputs, std::int64_
     throw InvalidState(
         "[watch] Expected a batch drawn by next_batch(), received none. Batches of another law cost more "
         "than is charged.");
-  if (part_ < 0) {
-    if (batch_size < 0 || batch_size > undone_) {
-      throw InvalidArgument(
-          message("[watch] Expected at most the rows of the batch that no part has taken yet, received a "
-                  "batch_size of ",
-                  batch_size, "."));
-    }
-    training().begin_batch(batch_size, epoch_);
-    undone_ -= batch_size;
-    part_ = batch_size;
-  }
+  if (part_ < 0) begin_part(batch_size);
   if (part_ != batch_size) {
     throw InvalidArgument(message("[watch] Expected one batch_size for all outputs of a part, received ",
                                   part_, " and ", batch_size,
                                   ". Call accumulate() between two parts of a virtual batch."));
   }
+  if (by_users()) check_rows_of_users(outputs);
   training().watch(outputs);
+}
+
+void PrivacyEngine::begin_part(std::int64_t batch_size) {
+  if (batch_size < 0 || batch_size > undone_) {
+    throw InvalidArgument(message("[watch] Expected at most the ", by_users() ? "users" : "rows",
+                                  " of the batch that no part has taken yet, received a batch_size of ", batch_size, "."));
+  }
+  if (by_users() && batch_size > 0) {
+    const auto first = user_sizes_.end() - undone_;
+    if (first[batch_size - 1] != *first) {
+      throw InvalidArgument("[watch] Expected a part whose users have equally many rows, received users with different numbers: it would be unknown "
+                            "which rows are whose. Go through user_parts().");
+    }
+    rows_each_ = *first;
+  }
+  training().begin_batch(batch_size, epoch_);
+  undone_ -= batch_size;
+  part_ = batch_size;
+}
+
+void PrivacyEngine::check_rows_of_users(const std::vector<torch::Tensor>& outputs) const {
+  const std::int64_t dim = training().plan().batch_first ? 0 : 1;
+  for (const torch::Tensor& output : outputs) {
+    if (part_ == 0 || !output.defined() || !output.requires_grad() || output.dim() <= dim) continue;
+    const std::int64_t rows = output.size(dim);
+    // One row a user is what a model gives that reduces over a user's rows itself.
+    if (rows == part_ || rows % (part_ * rows_each_) == 0) continue;
+    throw InvalidArgument(message("[watch] Expected outputs of ", part_, " users with ", rows_each_, " rows each, received ", rows,
+                                  " rows. batch_size counts users, and all of a user's rows go in at once: see user_parts()."));
+  }
 }
 
 void PrivacyEngine::backward(const torch::Tensor& loss) {

@@ -14,10 +14,12 @@
 
 #include <torch/torch.h>
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
 #include <unordered_set>
+#include <vector>
 
 #include "dpcore/keys/keyring.h"
 #include "torch_ext/private_training.h"
@@ -46,16 +48,23 @@ struct MakePrivateOptions {
   bool unchecked_loss = false;         // backward() accepts a loss that cannot be checked
   // The law of the batches and so their cost (docs/batches.md).
   Sampling sampling = Sampling::poisson;
-  std::int64_t max_batch_size = 0;     // of truncated_poisson, >= expected_batch_size
+  std::int64_t max_batch_size = 0;     // of truncated_poisson, >= expected_batch_size; 0: six deviations above it
   // Of users: the user of each row, any numbers, and how many rows of one user may be in a batch. expected_batch_size then counts
   // users, and max_grad_norm bounds a user's whole contribution.
   std::vector<std::int64_t> owners{};
   std::int64_t max_records_per_user = 0;
+  NoiseSampler noise = NoiseSampler::fast;  // exact: tens of times as slow, with nothing to charge for its precision
 };
 
 struct TargetOptions {
   double target_epsilon = 0, target_delta = 0;
   std::int64_t epochs = 0;
+};
+
+/// Users of a batch with equally many rows.
+struct UserPart {
+  torch::Tensor rows;      // int64 [users * rows of each], one user after the other
+  std::int64_t users = 0;  // the batch_size to watch them with
 };
 
 /// The same engine, ledger and sealed files as hushgrad.PrivacyEngine in Python, and the same guarantee.
@@ -77,19 +86,26 @@ class PrivacyEngine {
   void make_private(const Parameters& parameters, torch::optim::Optimizer& optimizer,
                     const MakePrivateOptions& options);
   /// With the smallest noise for which the epochs cost at most target_epsilon, in place of
-  /// options.noise_multiplier.
+  /// options.noise_multiplier. @throws InvalidArgument also for a target outside its domain: epochs >= 1, target_epsilon > 0,
+  /// target_delta in (0, 1).
   void make_private_with_epsilon(const Parameters& parameters, torch::optim::Optimizer& optimizer,
-                                 MakePrivateOptions options, const TargetOptions& target);
+                                 const MakePrivateOptions& options, const TargetOptions& target);
 
-  /// Row numbers of the next batch, int64 [n], n >= 0. Drops a batch that was not stepped. Of users: one user after the other.
+  /// Row numbers of the next batch, int64 [n], n >= 0. Drops a batch that was not stepped. Of users: one user after the other,
+  /// those with fewer rows first.
   torch::Tensor next_batch();
-  /// Of Sampling::users: how many of the batch's rows each user has. A part of the batch that is watched must hold users with
-  /// equally many rows.
+  /// Of Sampling::users: how many of the batch's rows each user has, ascending. Parts are watched in this order, and each holds
+  /// users with equally many rows.
   const std::vector<std::int64_t>& user_sizes() const { return user_sizes_; }
+  /// The batch in parts that can be watched: all users with equally many rows, or at most max_users (>= 1) of them. One part of no
+  /// rows for an empty batch. @throws InvalidState without a batch, or under another law.
+  std::vector<UserPart> user_parts(std::int64_t max_users = INT64_MAX) const;
   std::int64_t steps_per_epoch() const;
 
   /// Attaches to the graph of a forward pass over `batch_size` rows (of Sampling::users: users) of the current batch: all of
   /// them, or, for virtual batches, a part of them, each part ended by accumulate().
+  /// @throws InvalidArgument for more than was drawn; of users also for a part whose users own different numbers of rows, and for
+  /// an output without the rows of that many users.
   void watch(const torch::Tensor& output, std::int64_t batch_size);
   void watch(const std::vector<torch::Tensor>& outputs, std::int64_t batch_size);
   /// loss.backward() after a check that the loss is a mean or sum of one loss a sample. @throws Unsupported where it
@@ -125,16 +141,22 @@ class PrivacyEngine {
                        torch::optim::Optimizer* optimizer = nullptr) const;
 
  private:
+  void begin(const Parameters& parameters, torch::optim::Optimizer& optimizer, const MakePrivateOptions& options, const TargetOptions* target);
   PrivateTraining& training() const;
   Keyring keyring() const;
   void refuse_foreign_gradients() const;
+  bool by_users() const;
+  void begin_part(std::int64_t batch_size);
+  void check_rows_of_users(const std::vector<torch::Tensor>& outputs) const;
 
   PrivacyEngineOptions options_;
   std::shared_ptr<Ledger> ledger_;
   std::unique_ptr<PrivateTraining> training_;
   torch::optim::Optimizer* optimizer_ = nullptr;
   std::unordered_set<const c10::TensorImpl*> private_;  // what the optimizer may step
-  std::vector<std::int64_t> user_sizes_;
+  torch::Tensor rows_;                    // of the drawn batch
+  std::vector<std::int64_t> user_sizes_;  // of the drawn batch
+  std::int64_t rows_each_ = 1;            // of a user of the part being watched
   std::int64_t epoch_ = 0;    // of the drawn batch
   std::int64_t undone_ = -1;  // rows (or users) of the drawn batch that no part has taken yet; -1: no batch
   std::int64_t part_ = -1;    // rows of the part being watched; -1: none

@@ -130,6 +130,14 @@ LedgerRecord denial(const std::string& action, const RunInfo& info, const std::s
                              reason, ". Nothing was charged. Ask the owner of the data (hushgrad ledger describe)."));
 }
 
+constexpr const char* kMixed = "the charges of the dataset compare other neighbours";
+
+[[noreturn]] void mixed(const std::string& reason) {
+  throw InvalidState(message("[ledger] Expected a dataset whose charges all compare the same neighbours, received another comparison: ", reason,
+                             ". Epsilons of different comparisons cannot be added up. Nothing was charged. Give these runs a dataset name of "
+                             "their own, or train the same unit throughout."));
+}
+
 // The last steps of a budget go out one by one, so that what one process reserves is not missing in another.
 std::int64_t within(std::int64_t fits, std::int64_t wanted) { return std::min(wanted, fits / 2 + fits % 2); }
 
@@ -237,6 +245,7 @@ std::vector<Budget> Ledger::budgets(const std::string& dataset) const {
 void Ledger::describe_dataset(const DatasetInfo& info) {
   check(info);
   act([&](State& state, Batch&, const std::string& actor) {
+    if (const std::string conflict = state.other_neighbours(info); !conflict.empty()) mixed(conflict);
     if (const std::string fault = state.family_fault(info); !fault.empty()) {
       throw InvalidArgument(message("[ledger] Expected parents that fit what is on record, received others: ", fault,
                                     ". Describe the parents first, and keep those that are on record."));
@@ -284,12 +293,17 @@ std::string Ledger::begin_run(const RunInfo& info) {
   check_name("team", info.team, true);
   RunPayload payload{random_id(), info};
   payload.info.plan_json = canonical_plan(info.plan_json);
-  std::string forbids;
+  std::string forbids, conflict;
   std::optional<Denied> denied;
   session_->write([&](State& state, Batch& batch) {
     forbids = forbidden(state, info.dataset, info.purpose, batch.now());
     if (!forbids.empty()) {
       batch.append("audit", denial("begin_run", info, forbids));
+      return;
+    }
+    conflict = state.other_neighbours(info.dataset, neighbours_of(payload.info.plan_json));
+    if (!conflict.empty()) {
+      batch.append("audit", denial("begin_run", info, kMixed));
       return;
     }
     if (payload.info.actor.empty()) payload.info.actor = authority_->actor(state, batch.now());
@@ -298,6 +312,7 @@ std::string Ledger::begin_run(const RunInfo& info) {
     denied = authority_->act(state, batch, {{std::string(kRun), encode(payload)}});
   });
   if (!forbids.empty()) deny(forbids);
+  if (!conflict.empty()) mixed(conflict);
   if (denied) throw *denied;
   return payload.run_id;
 }
@@ -306,13 +321,18 @@ std::string Ledger::begin_run(const RunInfo& info) {
 template <typename Spend>
 void Ledger::charge_under_budgets(const std::string& run_id, const Event& event, const std::string& key, Spend&& spend) {
   std::optional<Refusal> refusal;
-  std::string denied;
+  std::string denied, conflict;
   std::optional<Denied> withheld;
   session_->write([&](State& state, Batch& batch) {
     Run& run = open_run(state, run_id);
     denied = forbidden(state, run.record.info.dataset, run.record.info.purpose, batch.now());
     if (!denied.empty()) {
       batch.append("audit", denial("charge", run.record.info, denied));
+      return;
+    }
+    conflict = state.other_neighbours(run.record.info.dataset, run.neighbours);
+    if (!conflict.empty()) {
+      batch.append("audit", denial("charge", run.record.info, kMixed));
       return;
     }
     withheld = authority_->spend(state, batch, run);
@@ -331,6 +351,7 @@ void Ledger::charge_under_budgets(const std::string& run_id, const Event& event,
     spend(run, fits, batch);
   });
   if (!denied.empty()) deny(denied);
+  if (!conflict.empty()) mixed(conflict);
   if (withheld) throw *withheld;
   if (refusal) throw BudgetExceeded(refusal_text(*refusal, event));
 }

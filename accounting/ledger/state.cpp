@@ -147,6 +147,7 @@ std::vector<EventEntry::Place> State::places_of(const Run& run, const std::strin
 
 void State::recount() {
   for (Dataset& dataset : datasets) {
+    dataset.charged.clear();
     for (Account& account : dataset.accounts) {
       account.clear();
     }
@@ -158,10 +159,52 @@ void State::recount() {
     EventEntry& entry = event_entries[number];
     const Use& use = runs[entry.run].tally.use(entry.run_use);
     entry.places = places_of(runs[entry.run], use.key, use.event);
-    for (const auto& place : entry.places) {
-      for (const auto& [day, count] : entry.days) account_at(place).spend(place.use, count, day);
+    for (const auto& [day, count] : entry.days) {
+      count_neighbours(runs[entry.run], entry.places, count);
+      for (const auto& place : entry.places) account_at(place).spend(place.use, count, day);
     }
   }
+}
+
+void State::count_neighbours(const Run& run, const std::vector<EventEntry::Place>& places, std::int64_t count) {
+  for (const auto& place : places) {
+    if (place.account == 0) datasets[place.dataset].charged[run.neighbours] += count;
+  }
+}
+
+std::string State::conflict(std::size_t dataset, const Neighbours& neighbours) const {
+  const Dataset& found = datasets[dataset];
+  for (const auto& [charged, count] : found.charged) {
+    if (count > 0 && !agree(charged, neighbours)) {
+      return message("charges of '", found.name, "' are for (", text_of(charged), "), these for (", text_of(neighbours), ")");
+    }
+  }
+  if (!found.info || agree(found.info->adjacency, neighbours.adjacency)) return {};
+  return message("'", found.name, "' is described with ", found.info->adjacency, ", these are for ", neighbours.adjacency);
+}
+
+std::string State::other_neighbours(const std::string& dataset, const Neighbours& neighbours) const {
+  const auto position = dataset_positions_.find(dataset);
+  if (position == dataset_positions_.end()) return {};
+  for (const std::size_t at : ancestry(position->second)) {
+    if (std::string found = conflict(at, neighbours); !found.empty()) return found;
+  }
+  return {};
+}
+
+std::string State::other_neighbours(const DatasetInfo& info) const {
+  const auto position = dataset_positions_.find(info.dataset);
+  if (position == dataset_positions_.end()) return {};
+  for (const auto& [charged, count] : datasets[position->second].charged) {
+    if (count == 0) continue;
+    if (!agree(info.adjacency, charged.adjacency)) {
+      return message("charges of '", info.dataset, "' are for ", charged.adjacency, ", the description says ", info.adjacency);
+    }
+    for (const std::string& parent : info.parents) {
+      if (std::string found = other_neighbours(parent, charged); !found.empty()) return found;
+    }
+  }
+  return {};
 }
 
 std::string State::family_fault(const DatasetInfo& info) const {
@@ -215,6 +258,7 @@ void State::apply_run(const Entry& entry) {
   run.record.status = "running";
   run.record.sequence = entry.sequence;
   run.record.started = entry.time;
+  run.neighbours = neighbours_of(run.record.info.plan_json);
   run.cap = cover_.cap_of(access);
   datasets[run.dataset].is_known = true;
   datasets[run.dataset].runs.push_back(runs.size());
@@ -251,6 +295,7 @@ void State::spend(EventEntry& place, std::int64_t count, std::int64_t day) {
   run.record.steps += count;
   place.days[day] += count;
   if (run.cap) run.cap->spend(place.cap_use, count, day);
+  count_neighbours(run, place.places, count);
   for (const auto& where : place.places) account_at(where).spend(where.use, count, day);
 }
 
@@ -294,6 +339,7 @@ void State::apply_settle(const Entry& entry) {
   run.tally.add(place.run_use, -unused);
   place.days[reservation.day] -= unused;
   if (run.cap) run.cap->give_back(place.cap_use, unused, reservation.day);
+  count_neighbours(run, place.places, -unused);
   for (const auto& where : place.places) account_at(where).give_back(where.use, unused, reservation.day);
   run.record.steps -= unused;
 }

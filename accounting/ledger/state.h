@@ -17,6 +17,7 @@
 #include "accounting/ledger/chain.h"
 #include "accounting/ledger/cover.h"
 #include "accounting/ledger/dataset_info.h"
+#include "accounting/ledger/neighbours.h"
 #include "accounting/ledger/records.h"
 
 namespace hushgrad::ledger {
@@ -26,12 +27,14 @@ struct Dataset {
   std::optional<DatasetInfo> info;
   std::vector<std::size_t> runs;  // positions in State::runs; those of datasets made from this one are not among them
   std::deque<Account> accounts;   // the first covers all runs, also those of datasets made from this one
+  std::map<Neighbours, std::int64_t> charged;  // how often, of what the first account counts
   bool is_known = false;          // described, with a run or with a budget; not merely named as a parent
   Account& whole() { return accounts.front(); }
 };
 
 struct Run {
   RunRecord record;
+  Neighbours neighbours;
   std::size_t dataset = 0;  // position in State::datasets
   Tally tally;
   std::unordered_map<std::string, std::int64_t> event_entries;  // key -> sequence of the entry that describes it
@@ -91,6 +94,11 @@ class State {
   std::optional<Need> need_of(std::string_view kind, const std::string& payload);
   /// Why the dataset cannot have these parents; empty when it can.
   std::string family_fault(const DatasetInfo& info) const;
+  /// What a run of these on the dataset could not be added up with, here or in what the dataset was made from: another comparison
+  /// that was charged, or the adjacency of a description. Empty when there is nothing.
+  std::string other_neighbours(const std::string& dataset, const Neighbours& neighbours) const;
+  /// The same for the charges of a dataset that is described so.
+  std::string other_neighbours(const DatasetInfo& info) const;
   /// The dataset and all that it was made from, by position.
   std::vector<std::size_t> ancestry(std::size_t dataset) const;
 
@@ -105,6 +113,9 @@ class State {
   void apply_settle(const Entry& entry);
   void apply_migration(const Entry& entry);
   void spend(EventEntry& place, std::int64_t count, std::int64_t day);
+  /// Charges of the run came to be, or turned out not to have happened.
+  void count_neighbours(const Run& run, const std::vector<EventEntry::Place>& places, std::int64_t count);
+  std::string conflict(std::size_t dataset, const Neighbours& neighbours) const;
   EventEntry& described(std::int64_t event_sequence);
   void close(Run& run, std::int64_t reservation);
   void apply_dataset(const Entry& entry);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import warnings
 from collections import Counter, namedtuple
@@ -29,7 +30,7 @@ from hushgrad.accounting import (
     epsilon,
 )
 from hushgrad.batches import SAMPLINGS
-from hushgrad.errors import InvalidArgument
+from hushgrad.errors import InvalidArgument, InvalidState
 from hushgrad.keys import Keyring
 from hushgrad.ledger import Ledger
 
@@ -112,7 +113,11 @@ def test_what_is_charged_is_the_law(sampling: str, virtual: bool, tmp_path: Path
     training.engine.finish()
     ledger = Ledger(tmp_path / "l.db")
     events = expected_events(sampling, training.module)
-    assert [step.event.to_json() for step in ledger.steps()] == [event.to_json() for event in events]
+    charges = [step.event.to_json() for step in ledger.steps()]
+    assert charges == [event.to_json() for event in events]
+    # The native engine is held against the same file.
+    golden = json.loads((Path(__file__).parent.parent / "charges_of_laws.json").read_text())[sampling]
+    assert [json.loads(charge) for charge in charges] == [golden["event"]] * golden["charges"]
     assert training.engine.steps == (2 if sampling == "users" else 5)
     (run,) = ledger.runs()
     assert (run.plan["sampling"], run.plan["dataset_size"]) == (sampling, RECORDS)
@@ -415,6 +420,21 @@ def test_ids_come_in_many_ways(kind: str, tmp_path: Path) -> None:
     (run,) = Ledger(tmp_path / "l.db").runs()
     assert run.plan["unit"] == "user" and run.plan["max_records_per_user"] == 5
     assert run.plan["sampling_rate"] == pytest.approx(BATCH / 20)
+
+
+def test_a_dataset_has_one_unit(tmp_path: Path) -> None:
+    users, records = Training(tmp_path / "l.db", **arguments("users")), Training(tmp_path / "l.db")
+    users.epoch()
+    with pytest.raises(InvalidState, match="compare the same neighbours"):
+        records.epoch()
+    with pytest.raises(InvalidState, match="dataset name of their own"):
+        Training(tmp_path / "l.db", sampling="shuffled")
+    assert records.engine.steps == 0
+    users.engine.finish()
+    ledger = Ledger(tmp_path / "l.db")
+    assert {step.run_id for step in ledger.steps()} == {users.engine.run_id}
+    (section,) = report.build(ledger)["content"]["datasets"]
+    assert section["privacy"]["unit"].startswith("one user")
 
 
 def test_a_table_gives_its_column() -> None:

@@ -149,7 +149,10 @@ def _dataset(ledger: Ledger, name: str, only_run: str | None, delta: float | Non
         "description": _description(ledger.dataset(name)),
         "delta": chosen,
         "delta_source": source,
-        "privacy": _privacy(ledger.dataset(name), [fact for _, fact, own in everything if len(own)]),
+        "privacy": _privacy(
+            ledger.dataset(name), [fact for _, fact, own in everything if len(own)],
+            by_users=any(row.plan.get("unit") == "user" for row, (_, _, own) in zip(rows, everything) if len(own)),
+        ),
         "steps": len(charges),
         "runs_total": len(rows),
         "runs": runs,
@@ -196,10 +199,12 @@ def _description(info: Dataset | None) -> Json | None:
     }
 
 
-def _privacy(info: Dataset | None, plans: Sequence[Json]) -> Json:
-    """The weakest of what the runs say: a report must not look better than its worst run."""
+def _privacy(info: Dataset | None, plans: Sequence[Json], by_users: bool) -> Json:
+    """The weakest of what the runs say: a report must not look better than its worst run. by_users: the runs that charged count
+    users (the ledger adds up runs of one unit only)."""
+    own = words.USER_UNIT if by_users else words.PRIVACY["unit"]
     return {
-        "unit": visible(info.unit) if info and info.unit else words.PRIVACY["unit"],
+        "unit": visible(info.unit) if info and info.unit else own,
         "adjacency": words.PRIVACY["adjacency"],
         "accountant": words.PRIVACY["accountant"],
         **{key: facts.weakest(key, [plan[key] for plan in plans]) for key in ("sensitivity", "random", "float_safety")},

@@ -17,6 +17,8 @@ PRIVACY: Json = {
     "post_processing": "what is computed from a released model without the records costs nothing more",
 }
 
+USER_UNIT = "one user with all of the user's records, as the training told users apart"
+
 ASSUMPTIONS: list[str] = [
     "The training used hushgrad on a machine that nobody altered: its random numbers, its clipping and its charges.",
     "Each record is one row of the dataset as the loader hands it out, and contributes to a step only as that row.",
