@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from hushgrad import _torch, accounting
 from hushgrad.errors import InvalidArgument
-from hushgrad.loader import describe_loader, is_sequential
+from hushgrad.loader import describe_loader, is_sequential, refuse_repeats
 
 __all__ = ["SAMPLINGS", "Sampling", "UserIds", "unsampled_distance", "warn_of_cost"]
 
@@ -58,6 +58,8 @@ class Sampling:
     def law(self, loader: DataLoader[Any]) -> dict[str, Any]:
         """The fields of a TrainingPlan. Raises what ``describe_loader`` raises, and InvalidArgument."""
         size, batch_size = describe_loader(loader)
+        if not self.by_users:
+            refuse_repeats(loader.dataset)
         owners = self._owners(loader, size) if self.by_users else None
         population = size if owners is None else 1 + max(owners)
         batch_size = min(batch_size, population)

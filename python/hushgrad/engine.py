@@ -64,6 +64,8 @@ class PrivateSession:
         self._batch: int | None = None
         self._rows = 0
         self._last_physical = True
+        self._iteration: object = None
+        self._skipped: object = None  # iteration over the loader in which an empty batch was left out
         self._refused: str | None = None
         self._hooks = [
             module.register_forward_hook(self._after_forward, with_kwargs=True),
@@ -83,6 +85,9 @@ class PrivateSession:
 
     def begin_batch(self, batch: Announced) -> None:
         """A physical batch begins."""
+        if self._batch == 0 and batch.iteration is self._iteration:
+            self._skipped = batch.iteration
+        self._iteration = batch.iteration
         if batch.first and not self.training.has_gradients:
             self.training.discard(True)
         self.training.begin_batch(batch.size, batch.epoch)
@@ -152,6 +157,11 @@ class PrivateSession:
             raise InvalidState(
                 "[step] Expected a batch from the private data loader since the last step, received none. Iterate over the loader that "
                 "make_private returned and call step() once a batch."
+            )
+        if self._skipped is not None and self._skipped is self._iteration:
+            raise InvalidState(
+                "[step] Expected a step for every empty batch, received one after an empty batch that was left out: the missing step would tell, "
+                "without noise, that nobody was drawn. Drop the test for empty batches; forward, backward and step() take them."
             )
         self.training.accumulate()
         self._batch = None
@@ -520,7 +530,8 @@ class PrivacyEngine:
         session = PrivateSession(module, optimizer, training, 0 if batch_first else 1)
         session._private = frozenset(id(p) for p in parameters)
         run_as_written(module, session._private)
-        drawn = PrivateBatchSampler(lambda: session.training.begin_epoch(), lambda: session.training.draw(), plan.steps_per_epoch)
+        records = law["dataset_size"] if law["owners"] is None else len(law["owners"])
+        drawn = PrivateBatchSampler(lambda: session.training.begin_epoch(), lambda: session.training.draw(), plan.steps_per_epoch, records)
         limit = 1 if certified else None
         batches = PhysicalBatches(drawn, limit) if certified or sampling.by_users else drawn
         make_loader_private(data_loader, batches, session.begin_batch, session.batch_dim)

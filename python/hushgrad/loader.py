@@ -7,18 +7,30 @@ every batch that is handed out is told to the training run, because clipping mus
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
-from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler, SequentialSampler
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils.data import (
+    ConcatDataset,
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+)
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from hushgrad.errors import InvalidArgument, InvalidState, Unsupported
 
 __all__ = [
+    "DRAWN_AHEAD",
     "STREAM_BUFFER",
     "Announced",
     "CollateAllowingEmpty",
@@ -29,6 +41,7 @@ __all__ = [
     "describe_loader",
     "is_sequential",
     "make_loader_private",
+    "refuse_repeats",
     "steps_per_epoch",
     "tensors_in",
 ]
@@ -37,6 +50,7 @@ __all__ = [
 _Item = TypeVar("_Item")
 
 STREAM_BUFFER = 65_536  # records of an IterableDataset that one pass over it may keep
+DRAWN_AHEAD = 4_194_304  # records of an epoch whose numbers are drawn before it begins, so that its physical batches can be counted
 
 
 class DrawnBatch(list[int]):
@@ -60,6 +74,7 @@ class Announced(NamedTuple):
     first: bool = True  # of the physical batches of its logical batch
     last: bool = True
     rows: int | None = None  # records, where that is not the size
+    iteration: object = None  # the same for all batches of one iteration over the loader
 
 
 class PrivateBatchSampler:
@@ -67,13 +82,17 @@ class PrivateBatchSampler:
 
     Poisson batches vary in size and may be empty. ``len()`` is exact. ``announced`` holds what is to be said of the batches
     that the latest iteration has drawn and the loader has not handed out yet (workers run ahead); every iteration has its own.
-    draw gives the epoch, the records, and the users' numbers of records (none where batches are of records).
+    draw gives the epoch, the records, and the users' numbers of records (none where batches are of records). records: that an epoch
+    is expected to draw.
     """
 
-    def __init__(self, begin_epoch: Callable[[], None], draw: Callable[[], tuple[int, list[int], list[int] | None]], steps: int) -> None:
+    def __init__(
+        self, begin_epoch: Callable[[], None], draw: Callable[[], tuple[int, list[int], list[int] | None]], steps: int, records: int
+    ) -> None:
         self._begin_epoch = begin_epoch
         self._draw = draw
         self._steps = steps
+        self.records = records
         self.announced: deque[Announced] = deque()
 
     def __len__(self) -> int:
@@ -89,16 +108,19 @@ class PrivateBatchSampler:
 
 
 class PhysicalBatches:
-    """Splits logical batches. An epoch is drawn ahead, so that ``len`` is that of the epoch under way or else the next.
+    """Splits logical batches. An epoch is drawn ahead, so that ``len`` is that of the epoch under way or else the next. Of an epoch
+    of more than ``DRAWN_AHEAD`` records, batches are drawn one by one as everywhere else, and ``len`` is a TypeError: memory
+    follows the batch, not the data set.
 
     limit: largest number of records of a piece; None: no limit. Batches of users are split between users only, into pieces whose
     users have equally many records (in any other piece it would be unknown which rows are whose), one user at least.
     """
 
-    def __init__(self, logical: Iterable[DrawnBatch], limit: int | None) -> None:
+    def __init__(self, logical: PrivateBatchSampler, limit: int | None) -> None:
         self.logical = logical
         self.limit = limit
-        self._epoch = self._draw()
+        self._is_counted = logical.records <= DRAWN_AHEAD
+        self._epoch = self._draw() if self._is_counted else []
         self._under_way = False
         self.announced: deque[Announced] = deque()
 
@@ -116,23 +138,36 @@ class PhysicalBatches:
         return pieces or [DrawnBatch([], batch.epoch, [])]
 
     def __len__(self) -> int:
+        if not self._is_counted:
+            raise TypeError(
+                f"[loader] Expected an epoch of at most {DRAWN_AHEAD} records to count its physical batches ahead, received a larger one. Count "
+                "them as they come; len() of the loader that make_private returned is the number of steps."
+            )
         return sum(len(pieces) for pieces in self._epoch)
 
     def __iter__(self) -> Iterator[DrawnBatch]:
+        if not self._is_counted:
+            self.announced = deque()
+            yield from self._hand_out(map(self._split, self.logical), self.announced)
+            return
         if self._under_way:
             self._epoch = self._draw()
         epoch = self._epoch
         self._under_way = True
         announced = self.announced = deque()
         try:
-            for pieces in epoch:
-                for i, piece in enumerate(pieces):
-                    units = len(piece) if piece.sizes is None else len(piece.sizes)
-                    announced.append(Announced(units, piece.epoch, i == 0, i == len(pieces) - 1, len(piece)))
-                    yield piece
+            yield from self._hand_out(epoch, announced)
         finally:
             if self._epoch is epoch:
                 self._epoch, self._under_way = self._draw(), False
+
+    @staticmethod
+    def _hand_out(epoch: Iterable[list[DrawnBatch]], announced: deque[Announced]) -> Iterator[DrawnBatch]:
+        for pieces in epoch:
+            for i, piece in enumerate(pieces):
+                units = len(piece) if piece.sizes is None else len(piece.sizes)
+                announced.append(Announced(units, piece.epoch, i == 0, i == len(pieces) - 1, len(piece)))
+                yield piece
 
 
 def _evenly(items: Sequence[_Item], limit: int | None) -> list[Sequence[_Item]]:
@@ -155,7 +190,12 @@ def _by_size(records: Sequence[int], sizes: Sequence[int]) -> list[tuple[int, li
 
 
 class CollateAllowingEmpty:
-    """The user's collate function, which rarely expects a batch of nothing: that becomes one sample cut to no rows."""
+    """The user's collate function, which rarely expects a batch of nothing: that becomes one sample cut to no rows.
+
+    What grows when the sample comes twice follows the batch: dimensions of tensors and arrays, and lists. It shrinks by as much, and
+    everything else stays, whatever the collate function makes. What has no empty form (packed sequences, objects of other
+    classes) stays whole: its rows count for nothing, since the batch is announced as empty.
+    """
 
     def __init__(self, collate: Callable[[list[Any]], Any], dataset: Any, batch_dim: int) -> None:
         self._collate = collate
@@ -166,7 +206,13 @@ class CollateAllowingEmpty:
         if len(samples) > 0:
             return self._collate(samples)
         stream = isinstance(self._dataset, IterableDataset)
-        return _cut(self._collate([next(iter(self._dataset)) if stream else self._dataset[0]]), self._batch_dim)
+        sample = next(iter(self._dataset)) if stream else self._dataset[0]
+        again = copy.deepcopy(sample)  # before the first call, which may change the sample
+        one = self._collate([sample])
+        try:
+            return _without_rows(one, self._collate([again, copy.deepcopy(again)]))
+        except Exception:  # no second copy for this collate function, or a class of its own kind: the usual dimension, then
+            return _cut(one, self._batch_dim)
 
 
 class _StreamedBatches:
@@ -211,11 +257,55 @@ class _StreamedBatches:
             yield self._collate(samples)
 
 
+def _without_rows(one: Any, two: Any) -> Any:
+    """A batch of one sample without it, seen from what a second one adds to it."""
+    if isinstance(one, PackedSequence):
+        return one
+    if isinstance(one, torch.Tensor):
+        for dim, (a, b) in enumerate(zip(one.shape, two.shape, strict=True)):
+            if b > a:
+                one = one.index_select(dim, torch.arange(_left(a, b), device=one.device))
+        return one
+    if hasattr(one, "shape") and hasattr(one, "ndim"):  # an array
+        kept = tuple(slice(_left(a, b)) for a, b in zip(one.shape, two.shape, strict=True))
+        return one[kept] if kept else one
+    if isinstance(one, Mapping):
+        return _with_items(one, {key: _without_rows(value, two[key]) for key, value in one.items()})
+    if isinstance(one, (list, tuple)):
+        if len(one) != len(two):
+            return one[: _left(len(one), len(two))]
+        items = [_without_rows(a, b) for a, b in zip(one, two)]
+        rebuild: Any = type(one)
+        return rebuild(*items) if hasattr(one, "_fields") else rebuild(items)
+    if dataclasses.is_dataclass(one) and not isinstance(one, type):
+        names = [field.name for field in dataclasses.fields(one) if field.init]
+        return dataclasses.replace(one, **{name: _without_rows(getattr(one, name), getattr(two, name)) for name in names})
+    return one
+
+
+def _left(one: int, two: int) -> int:
+    """The length of nothing, from those of one sample and of two."""
+    return max(0, 2 * one - two) if two > one else one
+
+
+def _with_items(like: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
+    if type(like) is dict:
+        return items
+    changed: Any = copy.copy(like)  # keeps what a subclass holds beside its items (a default, an encoding)
+    for key, value in items.items():
+        changed[key] = value
+    return changed
+
+
 def _cut(batch: Any, batch_dim: int) -> Any:
     if isinstance(batch, torch.Tensor):
-        return batch if batch.dim() == 0 else batch.narrow(batch_dim if batch.dim() > batch_dim else 0, 0, 0)
-    if isinstance(batch, dict):
-        return type(batch)({key: _cut(value, batch_dim) for key, value in batch.items()})
+        if batch.dim() == 0:
+            return batch
+        return batch.index_select(batch_dim if batch.dim() > batch_dim else 0, torch.arange(0, device=batch.device))
+    if isinstance(batch, PackedSequence):
+        return batch
+    if isinstance(batch, Mapping):
+        return _with_items(batch, {key: _cut(value, batch_dim) for key, value in batch.items()})
     if isinstance(batch, (list, tuple)):
         # default_collate turns strings into a list of one string: no sample, no string.
         strings = len(batch) == 1 and isinstance(batch[0], (str, bytes))
@@ -273,6 +363,11 @@ def _map_size(loader: DataLoader[Any]) -> int:
             "[make_private] Expected shuffling or sequential order, received DistributedSampler: it pads the data set with records that come twice, "
             "and its rank sees a part only. Drop the sampler and train in one process; hushgrad draws the batches."
         )
+    if isinstance(loader.sampler, SubsetRandomSampler):
+        raise Unsupported(
+            "[make_private] Expected shuffling or sequential order, received SubsetRandomSampler, which leaves records out. Give the loader "
+            "torch.utils.data.Subset(data_set, indices) with shuffle=True: the part is then the data set that is protected."
+        )
     if not isinstance(loader.sampler, (RandomSampler, SequentialSampler)):
         raise Unsupported(
             f"[make_private] Expected shuffling or sequential order, received {type(loader.sampler).__name__}: it gives records unequal or "
@@ -283,13 +378,13 @@ def _map_size(loader: DataLoader[Any]) -> int:
             "[make_private] Expected RandomSampler without replacement over the whole data set, received replacement=True or num_samples=. "
             "Use shuffle=True."
         )
-    try:
-        return len(loader.dataset)  # type: ignore[arg-type]
-    except TypeError:
+    size = _length_of(loader.dataset)
+    if size is None:
         raise Unsupported(
             "[make_private] Expected a data set with __len__, received one of unknown length: the chance of a record to be in a batch would "
             "be unknown. Give the data set __len__."
-        ) from None
+        )
+    return size
 
 
 def _stream_size(loader: DataLoader[Any]) -> int:
@@ -298,13 +393,60 @@ def _stream_size(loader: DataLoader[Any]) -> int:
             f"[make_private] Expected num_workers=0 with an IterableDataset, received {loader.num_workers}: a stream that is split over workers "
             "no longer numbers its records. Use num_workers=0, or a data set with __getitem__ and __len__."
         )
-    try:
-        return len(loader.dataset)  # type: ignore[arg-type]
-    except TypeError:
+    size = _length_of(loader.dataset)
+    if size is None:
         raise Unsupported(
             "[make_private] Expected an IterableDataset with __len__, received a stream of unknown or infinite length: the chance of a record "
             "to be in a batch would be unknown. Give it __len__ and an __iter__ that starts over, or use a data set with __getitem__."
-        ) from None
+        )
+    return size
+
+
+def _length_of(dataset: Any) -> int | None:
+    try:
+        return len(dataset)
+    except (TypeError, NotImplementedError, OverflowError):  # PyTorch's own data sets raise the second
+        return None
+
+
+def refuse_repeats(dataset: Any) -> None:
+    """Refuses subsets and concatenations that hold one record several times: each would be protected as if it were somebody else.
+
+    Raises:
+        Unsupported: indices that repeat in a Subset, data sets that repeat in a ConcatDataset, or subsets of one that overlap.
+    """
+    parts: dict[int, list[Any]] = {}
+    for source, indices in _parts_of(dataset):
+        parts.setdefault(id(source), []).append(range(len(source)) if indices is None else indices)
+    for indices in parts.values():
+        if len(indices) == 1 and isinstance(indices[0], range):
+            continue
+        numbers = torch.cat([torch.as_tensor(some if isinstance(some, torch.Tensor) else list(some), dtype=torch.long) for some in indices])
+        if torch.unique(numbers).numel() < numbers.numel():
+            raise Unsupported(
+                "[make_private] Expected every record of the data set once, received a Subset or ConcatDataset that holds one several times: it "
+                'would weigh more than is charged. Leave the repeats out; to weigh records, weigh the loss per sample. With sampling="users" '
+                "records of one user may repeat."
+            )
+
+
+def _parts_of(dataset: Any) -> Iterator[tuple[Any, Any]]:
+    if isinstance(dataset, ConcatDataset):
+        for part in dataset.datasets:
+            yield from _parts_of(part)
+    elif isinstance(dataset, Subset):
+        size = len(dataset.dataset)  # type: ignore[arg-type]
+        indices = dataset.indices
+        if not isinstance(indices, range):
+            indices = [i + size if i < 0 else i for i in map(int, indices)]
+        inner = dataset.dataset
+        if isinstance(inner, Subset) and not isinstance(inner.dataset, (Subset, ConcatDataset)):
+            yield inner.dataset, [inner.indices[i] for i in indices]
+        else:
+            refuse_repeats(inner)
+            yield inner, indices
+    else:
+        yield dataset, None
 
 
 def steps_per_epoch(dataset_size: int, batch_size: int) -> int:
@@ -335,6 +477,8 @@ def make_loader_private(
     # whole: batch sampler and collate function go together.
     state = loader.__dict__
     state["private_batches"] = batches
+    state["_iterator"] = None  # workers that stayed from an earlier iteration draw other batches
+    state["in_order"] = True  # batches are announced in the order in which they are drawn
     state["collate_fn"] = CollateAllowingEmpty(loader.collate_fn, loader.dataset, batch_dim)
     if isinstance(loader.dataset, IterableDataset):
         _read_from_stream(loader, batches)
@@ -367,12 +511,29 @@ def announce(
     type, so the loader gets a subclass of its own type; it stays the same object and an instance of everything it was.
     """
     base = type(loader)
+    latest: list[object] = [None]  # of workers that stay: they serve one iteration, the latest
 
     def iterate(self: DataLoader[Any]) -> Iterator[Any]:
+        iteration = latest[0] = object()
         announced: deque[Announced] | None = None
-        for batch in base.__iter__(self):
+        batches = base.__iter__(self)
+        while True:
+            if self.persistent_workers and latest[0] is not iteration:
+                raise InvalidState(
+                    "[loader] Expected one iteration at a time with persistent_workers=True, received a second one before the first was over: the "
+                    "workers that stay serve the latest only. Finish one first, or use persistent_workers=False."
+                )
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
             announced = begin() if announced is None else announced
-            on_batch(announced.popleft())
+            if not announced:
+                raise InvalidState(
+                    "[loader] Expected batches that the training run drew, received another one. A subclass of DataLoader has to hand out each "
+                    "batch of its batch_sampler once."
+                )
+            on_batch(announced.popleft()._replace(iteration=iteration))
             yield batch
 
     loader.__class__ = type(base.__name__, (base,), {"__iter__": iterate, "__module__": base.__module__})
