@@ -6,18 +6,28 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string_view>
+#include <vector>
 
 #include "dpcore/random/aes_ctr.h"
 
 namespace hushgrad {
 
-/// The same bytes as AesCtr for the same key and counter. Processors with AES instructions on 512-bit registers (VAES and
-/// AVX-512) compute sixteen blocks at once, several times as fast as OpenSSL 3.0 does; all others use OpenSSL. For noise
+/// The same bytes as AesCtr for the same key and counter. Processors with AES instructions on 512-bit or 256-bit registers
+/// (VAES) compute sixteen blocks at once, several times as fast as OpenSSL 3.0 does; all others use OpenSSL. For noise
 /// only: batches, keys and seeds come from OpenSSL everywhere. Running time does not depend on key or counter: the
 /// instructions have no tables. Not thread-safe; wiped on destruction. Errors: as AesCtr.
 class KeyStream {
  public:
-  KeyStream(AesCtr::Key key, AesCtr::Counter counter);
+  /// How the bytes are computed.
+  enum class Cipher { vaes_512, vaes_256, openssl };
+  /// Those that this processor has, the fastest first.
+  static const std::vector<Cipher>& ciphers();
+  static std::string_view name_of(Cipher cipher);
+
+  KeyStream(AesCtr::Key key, AesCtr::Counter counter) : KeyStream(key, counter, ciphers().front()) {}
+  /// cipher: one of ciphers().
+  KeyStream(AesCtr::Key key, AesCtr::Counter counter, Cipher cipher);
   ~KeyStream();
   KeyStream(KeyStream&&) = delete;
   KeyStream& operator=(KeyStream&&) = delete;
@@ -27,9 +37,6 @@ class KeyStream {
   /// Starts over at another counter.
   void seek(AesCtr::Counter counter);
 
-  /// Whether this processor has the instructions.
-  static bool vectorised();
-
  private:
   struct RoundKeys {
     alignas(16) std::array<std::byte, 15 * 16> bytes;
@@ -38,6 +45,7 @@ class KeyStream {
 
   void generate(std::byte* out, std::size_t chunks);
 
+  Cipher cipher_;
   std::optional<AesCtr> portable_;
   RoundKeys keys_;
   std::uint64_t high_ = 0, low_ = 0;  // the counter of the next block

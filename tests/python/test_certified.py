@@ -184,3 +184,89 @@ def test_a_batch_that_is_left_early_is_forgotten() -> None:
             break  # most often in the middle of a logical batch
     # Only the batch of the last iteration counts: at most one sample.
     assert float((training.weights() - before).norm()) <= CLIP / BATCH * (1 + 1e-5)
+
+
+class Tied(nn.Module):
+    """One table for words and for outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.head = nn.Embedding(6, 4), nn.Linear(4, 6, bias=False)
+        self.head.weight = self.words.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.head(torch.tanh(self.words(x)).mean(1))
+        return out
+
+
+class Frozen(nn.Module):
+    """Layers in between that do not train, and one that no optimizer steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 5), nn.GroupNorm(1, 5), nn.Linear(5, 1))
+        self.layers[2].requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.layers(x)
+        return out
+
+
+def rows_of_numbers() -> torch.Tensor:
+    return torch.randn(RECORDS, 4) * torch.logspace(-3, 3, RECORDS)[:, None]
+
+
+KINDS: dict[str, Any] = {
+    "frozen": (Frozen, rows_of_numbers, lambda m: [p for p in m.parameters() if p.requires_grad]),
+    "head only": (network, rows_of_numbers, lambda m: list(m[2].parameters())),
+    "groups": (network, rows_of_numbers, lambda m: [{"params": m[0].parameters(), "lr": 0.1}, {"params": m[2].parameters(), "weight_decay": 0.1}]),
+    "tied": (Tied, lambda: torch.randint(6, (RECORDS, 3)), lambda m: list(m.parameters())),
+    "bfloat16": (lambda: network().bfloat16(), lambda: rows_of_numbers().bfloat16(), lambda m: list(m.parameters())),
+    "float64": (lambda: network().double(), lambda: rows_of_numbers().double(), lambda m: list(m.parameters())),
+}
+
+
+@pytest.mark.parametrize("users", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_parameter_is_clipped_as_one_whole(kind: str, users: bool) -> None:
+    """What a step applies is the sum over records (users) of their own clipped gradient, and one alone moves it by at most C."""
+    make, rows, parameters_of = KINDS[kind]
+    torch.manual_seed(3)
+    module, data, owners = make(), rows(), [i // 2 for i in range(RECORDS)]
+    optimizer = torch.optim.SGD(parameters_of(module), lr=0.1)
+    private = [p for group in optimizer.param_groups for p in group["params"]]
+    loader: DataLoader[Any] = DataLoader(TensorDataset(data, torch.arange(RECORDS)), batch_size=BATCH // 2)
+    options = {"sampling": "users", "user_ids": owners, "max_records_per_user": 2} if users else {}
+
+    def own(records: list[int]) -> torch.Tensor:
+        loss = module(data[records]).float().square().mean()
+        return torch.cat([g.double().flatten() for g in torch.autograd.grad(loss, private)])
+
+    everyone = [[2 * i, 2 * i + 1] for i in range(RECORDS // 2)] if users else [[i] for i in range(RECORDS)]
+    first = {records[0]: own(records) for records in everyone}  # at the first weights
+    engine = PrivacyEngine(ledger=":memory:")
+    engine.make_private(
+        module=module, optimizer=optimizer, data_loader=loader, noise_multiplier=0.0, max_grad_norm=CLIP, sensitivity="certified", **options
+    )
+    before = [p.detach().clone() for p in private]
+    bits = 2**-7 if kind == "bfloat16" else 0.0  # of what is released, after noise
+    for _ in range(4):
+        batch: list[int] = []
+        for x, numbers in loader:
+            optimizer.zero_grad()
+            module(x).float().square().mean().backward()
+            steps = engine.steps
+            batch += numbers.tolist()
+            optimizer.step()
+            if engine.steps > steps:
+                break
+        applied = torch.cat([p.grad.double().flatten() for p in private if p.grad is not None]) * (BATCH // 2)
+        own_sums = [first[n] for n in sorted(batch) if n in first and (not users or n % 2 == 0)]
+        expected = sum((g * min(1.0, CLIP / float(g.norm())) for g in own_sums), torch.zeros_like(applied))
+        assert torch.allclose(applied, expected, rtol=2e-3 + bits, atol=1e-5 + bits * CLIP)
+        assert float(applied.norm()) <= len(own_sums) * CLIP * (1 + 1e-6 + bits)
+        with torch.no_grad():
+            for p, value in zip(private, before):
+                p.copy_(value)
+    trained = {id(p) for p in private}
+    assert all(p.grad is None for p in module.parameters() if id(p) not in trained)

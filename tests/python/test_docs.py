@@ -29,6 +29,25 @@ def test_excerpts_stand_in_their_source(page: str, source: str, code: str) -> No
     assert code in (ROOT / source).read_text()
 
 
+def check_named_tests(tested_by: str) -> None:
+    named = re.findall(r"`([^`]+)`", tested_by)
+    files = [ROOT / name for name in named if "/" in name]
+    assert files and all(file.is_file() for file in files), tested_by
+    text = "".join(file.read_text() for file in files)
+    for name in (name for name in named if "/" not in name):
+        suite, _, case = name.partition(".")
+        pattern = rf"TEST(_F|_P)?\({suite},\s*{case}\)" if case else rf"def {name}\("
+        assert re.search(pattern, text), name
+
+
+def test_pitfalls_name_tests_that_exist() -> None:
+    table = (ROOT / "docs/pitfalls.md").read_text().partition("| bug | here | test |")[2]
+    rows = [line.split("|") for line in table.splitlines() if line.startswith("| ") and "---" not in line]
+    assert len(rows) > 30
+    for row in rows:
+        check_named_tests(row[3])
+
+
 def guarantee_rows() -> list[tuple[str, str, str]]:
     rows = [line.split("|") for line in (ROOT / "docs/guarantees.md").read_text().splitlines() if line.startswith("| ")]
     return [(row[1].strip(), row[2], row[3]) for row in rows if row[1].strip() not in ("guarantee", "---")]
@@ -38,14 +57,7 @@ def guarantee_rows() -> list[tuple[str, str, str]]:
 def test_guarantees_name_code_and_tests_that_exist(guarantee: str, kept_in: str, tested_by: str) -> None:
     for source in re.findall(r"`([^`]+)`", kept_in):
         assert (ROOT / source).is_file(), source
-    named = re.findall(r"`([^`]+)`", tested_by)
-    files = [ROOT / name for name in named if "/" in name]
-    assert files and all(file.is_file() for file in files), tested_by
-    text = "".join(file.read_text() for file in files)
-    for name in (name for name in named if "/" not in name):
-        suite, _, case = name.partition(".")
-        pattern = rf"TEST(_F|_P)?\({suite},\s*{case}\)" if case else rf"def {name}\("
-        assert re.search(pattern, text), name
+    check_named_tests(tested_by)
 
 
 def test_readme_code_prints_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@
 #include <unordered_map>
 
 #include "dpcore/error.h"
+#include "torch_ext/capture/batch_product.h"
 #include "torch_ext/capture/gates.h"
 #include "torch_ext/capture/prober.h"
 #include "torch_ext/capture/rowwise_loss.h"
@@ -191,6 +192,11 @@ void LossCheck::check(const std::vector<at::Tensor>& losses, const std::vector<a
   }
   if (const auto selection = counted_selection(graph.nodes, batch)) {
     refuse(message("a mean over rows that a condition selects (", *selection, "), which divides by the kept rows of all samples together"));
+  }
+  if (const auto product = unchecked_ ? std::nullopt : batch_product(graph.nodes, batch)) {
+    refuse(message("one that spreads a value of each sample over as many others as the batch has samples (", *product,
+                   "): outputs [B, 1] and targets [B] make all pairs of both. Give them one shape (unsqueeze the targets, or squeeze the outputs); "
+                   "where the other side is a constant that happens to be as long as this batch, say so with unchecked_loss=True"));
   }
   bool separate = true;
   std::optional<std::string> gate;

@@ -28,6 +28,7 @@ struct WatchedOutput {
 ///     loss of the batch, a hinge on pairs of samples, flooding;
 ///   - a mean over kept tokens (nll_loss, cross_entropy with reduction="mean" and ignored targets or class weights): the
 ///     divisor counts the other samples' tokens; a mean over rows that a condition selects;
+///   - outputs spread over all samples' targets by shapes that do not fit (batch_product.h), where samples are told by no derivative;
 ///   - a loss that leads into the model beside its outputs (an auxiliary loss computed inside);
 ///   - a loss with a custom function or an operator without second derivative (rowwise_loss.h knows some that need none), unless `set_unchecked(true)`.
 ///

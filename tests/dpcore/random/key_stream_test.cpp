@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <string>
 #include <vector>
 
 #include "dpcore/random/csprng.h"
@@ -22,10 +23,15 @@ Counter counter_of(std::uint64_t high, std::uint64_t low) {
   return counter;
 }
 
+class EveryKeyStream : public ::testing::TestWithParam<KeyStream::Cipher> {};
+INSTANTIATE_TEST_SUITE_P(Of, EveryKeyStream, ::testing::ValuesIn(KeyStream::ciphers()), [](const auto& info) {
+  return info.param == KeyStream::Cipher::vaes_512 ? "Vaes512" : info.param == KeyStream::Cipher::vaes_256 ? "Vaes256" : "Openssl";
+});
+
 // NIST SP 800-38A, F.5.5: the key stream is plain text xor cipher text.
-TEST(KeyStream, KnownAnswerOfSp80038a) {
+TEST_P(EveryKeyStream, KnownAnswerOfSp80038a) {
   KeyStream stream(testing::from_hex<32>("603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4"),
-                   testing::from_hex<16>("f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff"));
+                   testing::from_hex<16>("f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff"), GetParam());
   std::array<std::byte, 64> out;
   stream.fill(out);
   const auto plain = testing::from_hex<64>(
@@ -38,7 +44,7 @@ TEST(KeyStream, KnownAnswerOfSp80038a) {
 }
 
 // Random keys; counters at random, and where one half carries into the other or both wrap.
-TEST(KeyStream, IsOpensslsStreamAtEveryCounterAndSize) {
+TEST_P(EveryKeyStream, IsOpensslsStreamAtEveryCounterAndSize) {
   Csprng rng;
   const std::uint64_t most = ~std::uint64_t{0};
   for (int repeat = 0; repeat < 200; ++repeat) {
@@ -47,7 +53,7 @@ TEST(KeyStream, IsOpensslsStreamAtEveryCounterAndSize) {
     const std::uint64_t before = rng.next_u64() % 70;
     for (const Counter& counter : {counter_of(rng.next_u64(), rng.next_u64()), counter_of(rng.next_u64(), most - before),
                                    counter_of(most, most - before)}) {
-      KeyStream ours(key, counter);
+      KeyStream ours(key, counter, GetParam());
       AesCtr theirs(key, counter);
       for (std::size_t size : {rng.next_u64() % 700, rng.next_u64() % 50, rng.next_u64() % 3000, std::uint64_t{0}, std::uint64_t{256}}) {
         std::vector<std::byte> a(size), b(size);
@@ -65,8 +71,10 @@ TEST(KeyStream, IsOpensslsStreamAtEveryCounterAndSize) {
   }
 }
 
-TEST(KeyStream, SaysHowItIsComputed) {
-  std::printf("[          ] key stream: %s\n", KeyStream::vectorised() ? "VAES and AVX-512" : "OpenSSL");
+TEST(KeyStream, TakesTheFirstOfItsCiphers) {
+  const auto& ciphers = KeyStream::ciphers();
+  EXPECT_EQ(ciphers.back(), KeyStream::Cipher::openssl);
+  std::printf("[          ] key stream: %s\n", std::string(KeyStream::name_of(ciphers.front())).c_str());
 }
 
 }  // namespace
