@@ -90,6 +90,8 @@ TEST_P(NeighboursOnBothEngines, ChargesOfADerivedDatasetCount) {
   EXPECT_THROW(describe("other", {"ward"}), InvalidState) << "a parent that is named late would add them up";
   EXPECT_THROW(describe("ward", {}, "replace_one"), InvalidState) << "what was charged is for add_or_remove_one";
   describe("ward", {}, "add_or_remove_one");
+  describe("small", {"ward"});
+  EXPECT_THROW(begin(*ledger, kRecords, "small"), InvalidState) << "the parent pays for it too";
   describe("swapped", {}, "replace_one");
   EXPECT_THROW(begin(*ledger, kRecords, "swapped"), InvalidState);
   ledger->charge(begin(*ledger, "", "swapped"), kStep);

@@ -8,13 +8,41 @@
 #include <numeric>
 
 #include "dpcore/error.h"
+#include "dpcore/random/exact.h"
+#include "dpcore/random/insecure_seed.h"
 #include "dpcore/random/statistics.h"
+#include "dpcore/random/word_stream.h"
 
 namespace hushgrad {
 namespace {
 
 using testing::chi_square_p;
 using testing::kFalseAlarm;
+
+// Word for word what the definition takes: a fraction that was rounded to a double, or to thousandths, differs for some record
+// here, where frequencies would show it after 10^7 records at best.
+TEST(PoissonSampler, TakesTheFractionItself) {
+  for (const auto& [numerator, denominator] : {std::pair<std::int64_t, std::int64_t>{1, 3}, {12, 49}, {333, 1000}, {1, 97}, {64, 6'000'001}}) {
+    const SamplingRate rate(numerator, denominator);
+    const std::int64_t population = 200'000;
+    InsecureSeed one(5), other(5);
+    PoissonSampler sampler(population, rate);
+    WordStream words(other.stream());
+    const Geometric distance(rate);
+    Batch expected;
+    if (denominator / numerator < 64) {
+      for (std::int64_t record = 0; record < population; ++record) {
+        if (bernoulli(words, static_cast<std::uint64_t>(numerator), static_cast<std::uint64_t>(denominator))) expected.push_back(record);
+      }
+    } else {
+      for (std::int64_t record = distance.draw(words, population); record < population; ++record) {
+        expected.push_back(record);
+        record += distance.draw(words, population - record - 1);
+      }
+    }
+    EXPECT_EQ(sampler.draw(one.stream()), expected) << numerator << "/" << denominator;
+  }
+}
 
 // Includes empty batches (mass 0.015 or more in each case). False alarm 1e-6 each.
 TEST(PoissonSampler, SizesAreBinomial) {
