@@ -59,6 +59,7 @@ SPREAD: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "by hand": lambda out, y: (out - y).square().sum(),
     "the other way": lambda out, y: (y.unsqueeze(1) - out.squeeze(1)).abs().sum(),
     "product": lambda out, y: F.softplus(-out * y).sum(),
+    "expanded before": lambda out, y: (out.expand(6, 6).exp() * y).sum(),
     "product of matrices": lambda out, y: (out @ y.unsqueeze(0)).square().sum(),
 }
 
@@ -74,6 +75,13 @@ def test_values_that_spread_over_something_else_are_not() -> None:
     classes, weights = torch.randn(1, 4), torch.rand(3)
     one_step(nn.Linear(5, 1), torch.randn(6, 5), torch.randn(6), lambda out, y: (out - classes).square().sum())
     one_step(nn.Linear(5, 3), torch.randn(6, 5), torch.randn(6), lambda out, y: (out * weights - y.unsqueeze(1)).square().sum())
+    # Six values of each of six samples, each row beside a number of its own.
+    for loss in (
+        lambda out, y: (F.normalize(out) * torch.ones(6, 6)).square().sum() + F.mse_loss(out[:, 0], y, reduction="sum"),
+        lambda out, y: (out - out.max(1, keepdim=True).values).exp().sum(1).log().sum(),
+        lambda out, y: (out / out.norm(dim=1, keepdim=True)).abs().sum(),
+    ):
+        one_step(nn.Linear(5, 6), torch.randn(6, 5), torch.randn(6), loss)
     one_step(nn.Linear(5, 1), torch.randn(4, 5), torch.randn(4), lambda out, y: (out - classes).square().sum(), unchecked_loss=True)
 
 

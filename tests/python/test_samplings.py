@@ -435,6 +435,7 @@ def test_a_dataset_has_one_unit(tmp_path: Path) -> None:
     assert {step.run_id for step in ledger.steps()} == {users.engine.run_id}
     (section,) = report.build(ledger)["content"]["datasets"]
     assert section["privacy"]["unit"].startswith("one user")
+    assert b"one user with all records added or removed" in report.render(report.build(ledger))
 
 
 def test_a_table_gives_its_column() -> None:

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <array>
 #include <string_view>
+#include <unordered_map>
+#include <unordered_set>
 
 namespace hushgrad {
 namespace {
@@ -29,18 +31,55 @@ bool is_spread(at::IntArrayRef from, at::IntArrayRef to, std::int64_t batch) {
   return false;
 }
 
+at::IntArrayRef shape_of(const Node& node) { return C10_AS_INTARRAYREF_SLOW(node.input_metadata(0).shape_as_dim_vector()); }
+
+bool spreads(const Node& node, std::int64_t batch) {
+  if (node.num_inputs() != 1 || !broadcasts(node.name())) return false;
+  for (const Edge& edge : node.next_edges()) {
+    if (!edge.is_valid() || edge.input_nr >= edge.function->num_inputs()) continue;
+    const auto from = C10_AS_INTARRAYREF_SLOW(edge.function->input_metadata(edge.input_nr).shape_as_dim_vector());
+    if (is_spread(from, shape_of(node), batch)) return true;
+  }
+  return false;
+}
+
+/// Takes something that does not come from the outputs.
+bool takes_constant(const Node& node) {
+  const auto& edges = node.next_edges();
+  return edges.size() > 1 && std::any_of(edges.begin(), edges.end(), [](const Edge& edge) { return !edge.is_valid(); });
+}
+
+using Users = std::unordered_map<const Node*, std::vector<const Node*>>;
+
+/// Whether what the node gave meets a constant before it meets other outputs or becomes smaller.
+bool meets_constant(const Node& node, const Users& users) {
+  std::vector<const Node*> open{&node};
+  std::unordered_set<const Node*> seen;
+  while (!open.empty()) {
+    const Node* at = open.back();
+    open.pop_back();
+    const auto found = users.find(at);
+    if (!seen.insert(at).second || found == users.end()) continue;
+    for (const Node* user : found->second) {
+      if (takes_constant(*user)) return true;
+      const bool alone = user->next_edges().size() == 1 && user->num_inputs() == 1;
+      if (alone && c10::multiply_integers(shape_of(*user)) >= c10::multiply_integers(shape_of(*at))) open.push_back(user);
+    }
+  }
+  return false;
+}
+
 }  // namespace
 
 std::optional<std::string> batch_product(const std::vector<NodePtr>& nodes, std::int64_t batch) {
+  Users users;
   for (const NodePtr& node : nodes) {
-    const std::string name = node->name();
-    if (node->num_inputs() != 1 || !broadcasts(name)) continue;
-    const auto to = node->input_metadata(0).shape_as_dim_vector();
-    for (const Edge& edge : node->next_edges()) {
-      if (!edge.is_valid() || edge.input_nr >= edge.function->num_inputs()) continue;
-      const auto from = edge.function->input_metadata(edge.input_nr).shape_as_dim_vector();
-      if (is_spread(C10_AS_INTARRAYREF_SLOW(from), C10_AS_INTARRAYREF_SLOW(to), batch)) return name;
-    }
+    for (const Edge& edge : node->next_edges()) users[edge.function.get()].push_back(node.get());
+  }
+  for (const NodePtr& node : nodes) {
+    if (!spreads(*node, batch)) continue;
+    const bool is_alone = node->next_edges().size() == 1;
+    if (is_alone ? meets_constant(*node, users) : takes_constant(*node)) return node->name();
   }
   return std::nullopt;
 }

@@ -151,7 +151,7 @@ def _dataset(ledger: Ledger, name: str, only_run: str | None, delta: float | Non
         "delta_source": source,
         "privacy": _privacy(
             ledger.dataset(name), [fact for _, fact, own in everything if len(own)],
-            by_users=any(row.plan.get("unit") == "user" for row, (_, _, own) in zip(rows, everything) if len(own)),
+            by_users=_only_users([row.plan for row, (_, _, own) in zip(rows, everything) if len(own)]),
         ),
         "steps": len(charges),
         "runs_total": len(rows),
@@ -199,9 +199,13 @@ def _description(info: Dataset | None) -> Json | None:
     }
 
 
+def _only_users(plans: Sequence[Json]) -> bool:
+    # Ledgers of today add up runs of one unit only; one from before may hold both, and then promises records.
+    return len(plans) > 0 and all(plan.get("unit") == "user" for plan in plans)
+
+
 def _privacy(info: Dataset | None, plans: Sequence[Json], by_users: bool) -> Json:
-    """The weakest of what the runs say: a report must not look better than its worst run. by_users: the runs that charged count
-    users (the ledger adds up runs of one unit only)."""
+    """The weakest of what the runs say: a report must not look better than its worst run."""
     own = words.USER_UNIT if by_users else words.PRIVACY["unit"]
     return {
         "unit": visible(info.unit) if info and info.unit else own,
