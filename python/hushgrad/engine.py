@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from hushgrad import _core, _torch, accounting, checkpoint
 from hushgrad.backward import watch_losses
 from hushgrad.batches import Sampling, UserIds, unsampled_distance, warn_of_cost
+from hushgrad.collate_check import check_collate
 from hushgrad.errors import HushgradError, InvalidArgument, InvalidState, LedgerError, PrivacyViolation, Unsupported
 from hushgrad.independence import check_forward, check_inputs, check_modules
 from hushgrad.engine_checkpoint import load_checkpoint, save_checkpoint
@@ -499,6 +500,7 @@ class PrivacyEngine:
         private, ignored = _split_parameters(module, optimizer)
         check_modules(module)
         law = sampling.law(data_loader)
+        check_collate(data_loader)
 
         def plan_with(noise_multiplier: float) -> _torch.TrainingPlan:
             return _torch.TrainingPlan(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import random
 import sys
 import time
 import tracemalloc
@@ -20,6 +21,7 @@ from torch.nn.utils.rnn import pack_sequence
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, SubsetRandomSampler, TensorDataset, random_split
 
 from hushgrad import BatchMemoryManager, PrivacyEngine
+from hushgrad.collate_check import check_collate
 from hushgrad.errors import HushgradError, InvalidState, Unsupported
 from hushgrad.keys import Keyring
 from hushgrad.ledger import Ledger
@@ -431,3 +433,50 @@ def test_an_endless_stream_is_refused() -> None:
     for stream in (Rereadable(None), itertools.count()):
         with pytest.raises(HushgradError):
             make_private(DataLoader(stream, batch_size=2))  # type: ignore[arg-type]
+
+
+def mixup(samples: list[Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """As it is usually written: each row with the one before it, by a random weight."""
+    x, y = torch.utils.data.default_collate(samples)
+    weight = float(torch.distributions.Beta(1.0, 1.0).sample())
+    return weight * x + (1 - weight) * x.roll(1, 0), y
+
+
+def cutmix(samples: list[Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    x, y = torch.utils.data.default_collate(samples)
+    a, b = sorted(np.random.randint(0, x.shape[1] + 1, 2))
+    x[:, a:b] = x.flip(0)[:, a:b]
+    return x, y
+
+
+MIXING: dict[str, Callable[[list[Any]], Any]] = {
+    "mixup": mixup,
+    "cutmix": cutmix,
+    "standardised": lambda samples: {"x": (x := torch.stack([s[0] for s in samples])) - x.mean(0)},
+}
+APART: dict[str, Callable[[list[Any]], Any]] = {
+    "sorted": lambda samples: torch.stack(sorted((s[0] for s in samples), key=lambda x: float(-x.sum()))),
+    "noisy": lambda samples: (x := torch.stack([s[0] for s in samples])) + 0.1 * torch.randn_like(x),
+    "flipped at random": lambda samples: torch.stack([s[0].flip(0) if np.random.rand() < 0.5 else s[0] for s in samples]),
+    "own randomness": lambda samples: torch.stack([s[0] + np.random.default_rng().random() for s in samples]),
+    "padded": lambda samples: nn.utils.rnn.pad_sequence([s[0][: 2 + int(s[1])] for s in samples], batch_first=True, padding_value=-1.0),
+    "not for two": lambda samples: torch.stack([s[0] for s in samples]) if len(samples) == 1 else [][0],
+    "one record": lambda samples: torch.stack([s[0] for s in samples])[:1],
+}  # fmt: skip
+IMAGES = TensorDataset(torch.randn(9, 20), torch.arange(9))
+
+
+@pytest.mark.parametrize("kind", MIXING)
+def test_collate_functions_that_mix_records_are_refused(kind: str) -> None:
+    with pytest.raises(Unsupported, match="keeps records apart"):
+        make_private(DataLoader(IMAGES, batch_size=4, collate_fn=MIXING[kind]))
+
+
+@pytest.mark.parametrize("kind", APART)
+def test_collate_functions_that_keep_records_apart_are_not(kind: str) -> None:
+    loader: Loader = DataLoader(IMAGES, batch_size=4, collate_fn=APART[kind])
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]
+    check_collate(loader)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1:] == (random.getstate(), np.random.get_state()[1].tolist())  # type: ignore[index]
+    make_private(loader)
