@@ -9,6 +9,8 @@
 #include "accounting/calibrate.h"
 #include "dpcore/error.h"
 #include "dpcore/noise/lattice_gaussian.h"
+#include "torch_ext/distributed/outcome.h"
+#include "torch_ext/distributed/shared_sum.h"
 
 namespace hushgrad {
 namespace {
@@ -38,17 +40,6 @@ TrainingPlan with_sizes(TrainingPlan plan, const std::vector<at::Tensor>& parame
   plan.parameter_sizes = sizes_of(parameters);
   plan.check();
   return plan;
-}
-
-/// The only way in which a gradient comes to be: `noisy` views the memory of `sums`.
-void become_gradients(const NoisySum& noisy, std::vector<at::Tensor> sums, const std::vector<at::Tensor>& parameters) {
-  for (std::size_t p = 0; p < parameters.size(); ++p) {
-    if (noisy.parts()[p].data() != sums[p].data_ptr<float>()) {
-      throw PrivacyViolation("[step] Expected the noisy sum of these parameters, received another one.");
-    }
-    at::Tensor parameter = parameters[p];
-    parameter.mutable_grad() = sums[p].to(parameter.options().requires_grad(false));
-  }
 }
 
 }  // namespace
@@ -146,12 +137,13 @@ CaptureOptions TrainingPlan::capture_options() const {
 }
 
 PrivateTraining::PrivateTraining(TrainingPlan plan, std::vector<at::Tensor> parameters, std::vector<std::string> names,
-                                 std::vector<at::Tensor> ignored, std::shared_ptr<Ledger> ledger)
+                                 std::vector<at::Tensor> ignored, std::shared_ptr<Ledger> ledger, std::shared_ptr<Ranks> ranks)
     : plan_(with_sizes(std::move(plan), parameters)),
       event_(plan_.charged_event()),
       parameters_(parameters),
-      capture_(std::move(parameters), std::move(names), std::move(ignored), plan_.capture_options()),
-      ledger_(std::move(ledger)) {
+      capture_(std::move(parameters), names, std::move(ignored), plan_.capture_options()),
+      ledger_(std::move(ledger)),
+      ranks_(std::move(ranks)) {
   if (parameters_.empty()) throw InvalidArgument("[make_private] Expected at least one trainable parameter, received none.");
   if (plan_.clipping == Clipping::adaptive) adaptive_.emplace(plan_.adaptive, plan_.max_grad_norm);
   sampler_ = plan_.batches.make_sampler();
@@ -159,16 +151,22 @@ PrivateTraining::PrivateTraining(TrainingPlan plan, std::vector<at::Tensor> para
   users_ = dynamic_cast<const UserBatches*>(sampler_.get());
   if (plan_.insecure_seed) insecure_ = std::make_unique<InsecureSeed>(*plan_.insecure_seed);
   if (plan_.sensitivity == Sensitivity::certified) certified_ = std::make_unique<CertifiedPass>(plan_.max_grad_norm, sizes_of(parameters_));
+  if (ranks_) {
+    agree_on_run(names);
+    return;
+  }
   run_id_ = ledger_->begin_run({plan_.dataset, plan_.purpose, plan_.actor, plan_.to_json()});
 }
 
 PrivateTraining::Draw PrivateTraining::draw() {
-  Batch records = sampler_->draw(rng());
-  return {epochs_ ? epochs_->epoch() : 0, std::move(records), users_ ? users_->sizes() : std::vector<std::int64_t>{}};
+  Batch records = sampler_->draw(batches_rng());
+  Draw draw{epochs_ ? epochs_->epoch() : 0, std::move(records), users_ ? users_->sizes() : std::vector<std::int64_t>{}};
+  if (ranks_) share(draw);
+  return draw;
 }
 
 void PrivateTraining::begin_epoch() {
-  if (epochs_) epochs_->begin_epoch(rng());
+  if (epochs_) epochs_->begin_epoch(batches_rng());
 }
 
 void PrivateTraining::begin_batch(std::int64_t size, std::int64_t epoch) {
@@ -200,11 +198,11 @@ void PrivateTraining::discard(bool all) {
 }
 
 // Durable before any noise exists.
-void PrivateTraining::charge() {
+std::optional<Event> PrivateTraining::charge() {
   if (!plan_.batches.charged_once_an_epoch()) {
     ledger_->charge_step(run_id_, event_);
     ++charges_;
-    return;
+    return event_;
   }
   if (epoch_ < 1 || epoch_ > epochs_->epoch()) {
     throw InvalidState("[step] Expected a batch that draw() gave, received another. Iterate over the loader that make_private returned.");
@@ -215,12 +213,15 @@ void PrivateTraining::charge() {
                                    "twice. Take each batch of the loader once."));
   }
   const double now = plan_.noise_multiplier;
+  std::optional<Event> charged;
   if (epoch.noise_multiplier != now) {
-    ledger_->charge(run_id_, epoch.noise_multiplier ? plan_.batches.event_of_change(*epoch.noise_multiplier, now, plan_.noise_precision()) : event_);
+    charged = epoch.noise_multiplier ? plan_.batches.event_of_change(*epoch.noise_multiplier, now, plan_.noise_precision()) : event_;
+    ledger_->charge(run_id_, *charged);
     ++charges_;
     epoch.noise_multiplier = now;
   }
   ++epoch.steps;
+  return charged;
 }
 
 NoisySum PrivateTraining::add_noise(std::vector<at::Tensor>& sums) {
@@ -228,9 +229,8 @@ NoisySum PrivateTraining::add_noise(std::vector<at::Tensor>& sums) {
     ClippedSum sum = capture_.finish();
     sums = capture_.take_sums();
     capture_.discard(true);
-    charge();
-    const double noise_multiplier = adaptive_ ? adaptive_->gradient_noise_multiplier(plan_.noise_multiplier) : plan_.noise_multiplier;
-    return Noise::add(std::move(sum), noise_multiplier, scale(), rng(), plan_.noise_sampler);
+    (void)charge();
+    return noised(std::move(sum));
   }
   if (certified_batches_ == 0) {
     throw InvalidState("[step] Expected at least one sample or empty batch since the last step, received none. Run forward and backward "
@@ -239,7 +239,7 @@ NoisySum PrivateTraining::add_noise(std::vector<at::Tensor>& sums) {
   CertifiedSum sum = certified_->finish();
   certified_batches_ = 0;
   capture_.discard(true);
-  charge();
+  (void)charge();
   std::vector<SumPart> parts;
   for (const at::Tensor& parameter : parameters_) {
     sums.push_back(at::empty(parameter.sizes(), at::kFloat));
@@ -248,15 +248,29 @@ NoisySum PrivateTraining::add_noise(std::vector<at::Tensor>& sums) {
   return Noise::add(std::move(sum), plan_.noise_multiplier, scale(), rng(), std::move(parts));
 }
 
+NoisySum PrivateTraining::noised(ClippedSum&& sum) {
+  const double noise_multiplier = adaptive_ ? adaptive_->gradient_noise_multiplier(plan_.noise_multiplier) : plan_.noise_multiplier;
+  return Noise::add(std::move(sum), noise_multiplier, scale(), rng(), plan_.noise_sampler);
+}
+
+// Adaptive clipping's second release of the step.
+void PrivateTraining::move_bound(ClippedSum&& unclipped) {
+  adaptive_->update(Noise::add(std::move(unclipped), adaptive_->count_noise_multiplier(), 1.0, rng(), plan_.noise_sampler), plan_.expected_batch_size);
+  capture_.set_max_grad_norm(adaptive_->max_grad_norm());
+}
+
 void PrivateTraining::step() {
+  ranks_ ? step_together() : step_alone();
+  ++steps_;
+}
+
+void PrivateTraining::step_alone() {
   std::vector<at::Tensor> sums;
   const NoisySum noisy = add_noise(sums);
-  become_gradients(noisy, std::move(sums), parameters_);
-  ++steps_;
+  SharedSum::give(noisy, std::move(sums), nullptr).become_gradients(parameters_);
   if (!adaptive_) return;
   float count = 0;
-  adaptive_->update(Noise::add(capture_.finish_count(count), adaptive_->count_noise_multiplier(), 1.0, rng(), plan_.noise_sampler), plan_.expected_batch_size);
-  capture_.set_max_grad_norm(adaptive_->max_grad_norm());
+  move_bound(capture_.finish_count(count));
 }
 
 void PrivateTraining::set_noise_multiplier(double noise_multiplier) {

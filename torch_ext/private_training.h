@@ -19,7 +19,9 @@
 #include "dpcore/noise/lattice_gaussian.h"
 #include "dpcore/random/csprng.h"
 #include "dpcore/random/insecure_seed.h"
+#include "dpcore/random/shared_stream.h"
 #include "torch_ext/capture/capture.h"
+#include "torch_ext/distributed/ranks.h"
 
 namespace hushgrad {
 
@@ -76,19 +78,25 @@ struct TrainingPlan {
 /// Guarantee: after step() every private parameter's gradient is a NoisySum (scaled by 1 / expected_batch_size for mean
 /// losses) whose event is durably in the ledger; before it, no gradient is there. If step() throws, nothing was released,
 /// the parameters are as before, and no sum is left behind.
+///
+/// With ranks several processes train one model (docs/distributed.md). Each draws the same batches and takes its share of the
+/// records, so that no record is in two processes at a step; the clipped sums are added up on the first process, which charges and adds
+/// the noise once, and every process steps with the same gradients. An error in one process ends the step in all.
 class PrivateTraining {
  public:
   /// ignored: trainable tensors of the model that no private optimizer steps. They get no gradient at all, so that
   /// nothing un-noised can be read or stepped from them.
+  /// ranks: null for one process. Otherwise collective; the parameters become the first process's. Only the first process's ledger
+  /// is used; the others keep its charges in memory. @throws InvalidArgument where the processes' plans or models differ.
   PrivateTraining(TrainingPlan plan, std::vector<at::Tensor> parameters, std::vector<std::string> names,
-                  std::vector<at::Tensor> ignored, std::shared_ptr<Ledger> ledger);
+                  std::vector<at::Tensor> ignored, std::shared_ptr<Ledger> ledger, std::shared_ptr<Ranks> ranks = nullptr);
 
   struct Draw {
     std::int64_t epoch;  // 0 where there are none
     Batch records;       // may be empty
     std::vector<std::int64_t> sizes;  // of Sampling::users: how many of the records each user has, one user after the other
   };
-  /// The next batch of the plan's law.
+  /// The next batch of the plan's law; with ranks, this process's share of it.
   Draw draw();
   /// A new pass over the data begins; what is left of the last is not drawn any more. Nothing for Poisson batches.
   void begin_epoch();
@@ -110,8 +118,9 @@ class PrivateTraining {
   void accumulate();
   void discard(bool all);
 
-  /// Ends the logical batch: charge, noise, gradients. Call after accumulate().
-  /// @throws BudgetExceeded (nothing released), LedgerError, InvalidState, PrivacyViolation (more steps than the epoch has).
+  /// Ends the logical batch: charge, noise, gradients. Call after accumulate(). Collective with ranks.
+  /// @throws BudgetExceeded (nothing released), LedgerError, InvalidState, PrivacyViolation (more steps than the epoch has; processes
+  /// that clip to different bounds).
   void step();
 
   /// Changes what the following steps do and are charged. Only public knowledge may decide it: a schedule, never the data.
@@ -128,7 +137,8 @@ class PrivateTraining {
   std::int64_t steps() const { return steps_; }
   /// Events in the ledger: one a step, or one an epoch (BatchLaw::charged_once_an_epoch).
   std::int64_t charges() const { return charges_; }
-  const std::string& run_id() const { return run_id_; }
+  /// In the ledger that is charged.
+  const std::string& run_id() const { return shared_run_id_.empty() ? run_id_ : shared_run_id_; }
   const TrainingPlan& plan() const { return plan_; }
   const std::shared_ptr<Ledger>& ledger() const { return ledger_; }
   /// Marks the run "completed" or "failed" in the ledger. Never changes what was spent.
@@ -141,9 +151,18 @@ class PrivateTraining {
     std::int64_t steps = 0;
   };
 
-  void charge();
+  /// What was charged, if anything was: the epoch may be paid for.
+  std::optional<Event> charge();
   NoisySum add_noise(std::vector<at::Tensor>& sums);
+  void agree_on_run(const std::vector<std::string>& names);
+  void share(Draw& draw) const;
+  void step_alone();
+  void step_together();
+  std::string step_of_first(ClippedSum&& sum, std::optional<ClippedSum>&& unclipped, std::optional<NoisySum>& noisy);
+  NoisySum noised(ClippedSum&& sum);
+  void move_bound(ClippedSum&& unclipped);
   Csprng& rng() { return insecure_ ? insecure_->stream() : rng_; }
+  Csprng& batches_rng() { return shared_ ? shared_->stream() : rng(); }
   double scale() const { return plan_.loss_reduction == LossReduction::mean ? 1.0 / plan_.expected_batch_size : 1.0; }
 
   TrainingPlan plan_;
@@ -151,7 +170,8 @@ class PrivateTraining {
   std::vector<at::Tensor> parameters_;
   GraphCapture capture_;
   std::shared_ptr<Ledger> ledger_;
-  std::string run_id_;
+  std::shared_ptr<Ranks> ranks_;          // null: one process
+  std::string run_id_, shared_run_id_;    // in ledger_; in the first process's, where that is another
   std::unique_ptr<Sampler> sampler_;
   EpochSampler* epochs_ = nullptr;  // sampler_, where it goes by epochs
   const UserBatches* users_ = nullptr;  // sampler_, where it draws users
@@ -161,6 +181,7 @@ class PrivateTraining {
   std::unique_ptr<CertifiedPass> certified_;
   std::int64_t certified_batches_ = 0;  // physical batches in the pass
   std::unique_ptr<InsecureSeed> insecure_;
+  std::unique_ptr<SharedStream> shared_;  // of the batches, with ranks
   Csprng rng_;
   std::int64_t steps_ = 0, charges_ = 0;
 };

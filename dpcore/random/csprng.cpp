@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "dpcore/error.h"
 #include "dpcore/random/os_entropy.h"
 #include "dpcore/random/process_identity.h"
 
@@ -15,8 +16,8 @@ constexpr std::size_t kReseedInterval = std::size_t{1} << 20;
 
 Csprng::Csprng() : drbg_(OsEntropy().bytes()), process_(process_identity()) {}
 
-Csprng::Csprng(CtrDrbg::Entropy insecure_entropy)
-    : drbg_(insecure_entropy), process_(process_identity()), insecure_(true) {}
+Csprng::Csprng(CtrDrbg::Entropy entropy, Origin origin)
+    : drbg_(entropy), process_(process_identity()), origin_(origin) {}
 
 Csprng::~Csprng() { wipe(buffer_); }
 
@@ -48,7 +49,11 @@ std::uint64_t Csprng::next_u64() {
 }
 
 void Csprng::reseed() {
-  if (insecure_) return;
+  if (origin_ == Origin::insecure_seed) return;
+  if (origin_ == Origin::shared_key) {
+    throw PrivacyViolation("[random] Expected a stream of this process alone for noise and keys, received one that several processes draw "
+                           "batches from. Make a Csprng.");
+  }
   wipe(buffer_);
   used_ = buffer_.size();
   drbg_.reseed(OsEntropy().bytes());
@@ -57,11 +62,14 @@ void Csprng::reseed() {
 }
 
 void Csprng::check_process() {
-  if (!insecure_ && process_ != process_identity()) reseed();
+  if (origin_ == Origin::insecure_seed || process_ == process_identity()) return;
+  if (origin_ == Origin::system) return reseed();
+  throw InvalidState("[random] Expected the process that agreed on the shared stream, received a forked child of it. Draw batches in the "
+                     "process that trains.");
 }
 
 void Csprng::generate(std::span<std::byte> out) {
-  if (since_reseed_ >= kReseedInterval) reseed();
+  if (origin_ == Origin::system && since_reseed_ >= kReseedInterval) reseed();
   drbg_.generate(out);
   since_reseed_ += out.size();
 }

@@ -40,14 +40,16 @@ class Csprng {
   /// Uniform on 0 ... 2^64 - 1.
   std::uint64_t next_u64();
   /// Mixes 384 fresh bits of the operating system into the state. Cheap (microseconds): called before every
-  /// noise draw.
+  /// noise draw. PrivacyViolation on a stream that several processes share: it is for batches, not for noise.
   void reseed();
   /// True only for a stream that comes out of an InsecureSeed. Ledger and report must say so.
-  bool insecure() const noexcept { return insecure_; }
+  bool insecure() const noexcept { return origin_ == Origin::insecure_seed; }
 
  private:
   friend class InsecureSeed;
-  explicit Csprng(CtrDrbg::Entropy insecure_entropy);
+  friend class SharedStream;
+  enum class Origin : std::uint8_t { system, insecure_seed, shared_key };
+  Csprng(CtrDrbg::Entropy entropy, Origin origin);
 
   void check_process();
   void generate(std::span<std::byte> out);
@@ -57,7 +59,7 @@ class Csprng {
   std::size_t used_ = sizeof(buffer_);  // bytes of buffer_ already handed out
   std::size_t since_reseed_ = 0;        // bytes generated since entropy was last mixed in
   std::uint64_t process_;
-  bool insecure_ = false;
+  Origin origin_ = Origin::system;
 };
 
 }  // namespace hushgrad

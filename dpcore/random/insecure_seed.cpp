@@ -17,6 +17,6 @@ std::array<std::byte, CtrDrbg::kEntropyBytes> spread(std::uint64_t seed) {
 
 }  // namespace
 
-InsecureSeed::InsecureSeed(std::uint64_t seed) : stream_(spread(seed)) {}
+InsecureSeed::InsecureSeed(std::uint64_t seed) : stream_(spread(seed), Csprng::Origin::insecure_seed) {}
 
 }  // namespace hushgrad

@@ -55,9 +55,9 @@ class Sampling:
         """Whether batches are of users, so that rows of one user are clipped together."""
         return self.sampling == "users"
 
-    def law(self, loader: DataLoader[Any]) -> dict[str, Any]:
+    def law(self, loader: DataLoader[Any], processes: int = 1) -> dict[str, Any]:
         """The fields of a TrainingPlan. Raises what ``describe_loader`` raises, and InvalidArgument."""
-        size, batch_size = describe_loader(loader)
+        size, batch_size = describe_loader(loader, processes)
         if not self.by_users:
             refuse_repeats(loader.dataset)
         owners = self._owners(loader, size) if self.by_users else None

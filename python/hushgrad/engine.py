@@ -34,7 +34,8 @@ from hushgrad.loader import (
     make_loader_private,
     tensors_in,
 )
-from hushgrad.wrappers import check_processes, run_as_written
+from hushgrad.processes import ranks_of
+from hushgrad.wrappers import run_as_written
 
 __all__ = ["PrivacyEngine", "PrivateSession", "session_of", "unsampled_distance"]
 
@@ -58,8 +59,11 @@ def session_of(optimizer: Optimizer) -> PrivateSession:
 class PrivateSession:
     """Joins one module, one optimizer and one loader to a training run of the core. Made by ``make_private``."""
 
-    def __init__(self, module: nn.Module, optimizer: Optimizer, training: _torch.PrivateTraining, batch_dim: int) -> None:
+    def __init__(
+        self, module: nn.Module, optimizer: Optimizer, training: _torch.PrivateTraining, batch_dim: int, ranks: _torch.Ranks | None = None
+    ) -> None:
         self.training = training
+        self.ranks = ranks
         self.batch_dim = batch_dim
         self._optimizer = weakref.ref(optimizer)
         self._batch: int | None = None
@@ -495,11 +499,10 @@ class PrivacyEngine:
                 '[make_private] Expected a data set with __getitem__ and __len__ with sensitivity="certified", received an IterableDataset. Give it '
                 '__getitem__, or use sensitivity="empirical".'
             )
-        if isinstance(module, nn.Module):
-            check_processes(module)
         private, ignored = _split_parameters(module, optimizer)
+        ranks = ranks_of(module)
         check_modules(module)
-        law = sampling.law(data_loader)
+        law = sampling.law(data_loader, 1 if ranks is None else ranks.size)
         check_collate(data_loader)
 
         def plan_with(noise_multiplier: float) -> _torch.TrainingPlan:
@@ -528,8 +531,8 @@ class PrivacyEngine:
         plan = plan_with(float(noise_multiplier))
         names, parameters = list(private), list(private.values())
         _close_earlier(parameters)
-        training = _torch.PrivateTraining(plan, parameters, names, list(ignored.values()), self._ledger)
-        session = PrivateSession(module, optimizer, training, 0 if batch_first else 1)
+        training = _torch.PrivateTraining(plan, parameters, names, list(ignored.values()), self._ledger, ranks)
+        session = PrivateSession(module, optimizer, training, 0 if batch_first else 1, ranks)
         session._private = frozenset(id(p) for p in parameters)
         run_as_written(module, session._private)
         records = law["dataset_size"] if law["owners"] is None else len(law["owners"])
@@ -594,6 +597,7 @@ class PrivacyEngine:
         keep_last, keep_best, metric: afterwards delete this run's older checkpoints in the same folder, but for the newest
         and those with the largest metric (``hushgrad.checkpoint.retain``).
         The file is signed by the engine's ``identity``, and its digest goes into the ledger before it appears.
+        Of several processes that train together the first writes; in the others nothing happens.
         Raises InvalidState without a keyring; IoError if the file exists and overwrite is False.
         """
         return save_checkpoint(

@@ -34,6 +34,8 @@ def save_checkpoint(
     keep_best: int,
 ) -> checkpoint.Saving:
     """See PrivacyEngine.save_checkpoint."""
+    if engine._sessions and engine._sessions[-1].ranks is not None and not engine._sessions[-1].ranks.first:
+        return checkpoint.Saving.finished(path, "")  # the first process has the same state, and the ledger
     ledger, session = engine._ledger, engine._sessions[-1] if engine._sessions else None
     training = session.training if session else None
     run_id = training.run_id if training else ""

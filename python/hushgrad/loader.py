@@ -315,8 +315,10 @@ def _cut(batch: Any, batch_dim: int) -> Any:
     return batch
 
 
-def describe_loader(loader: DataLoader[Any]) -> tuple[int, int]:
-    """``(dataset_size, batch_size)`` of a loader that can be made private.
+def describe_loader(loader: DataLoader[Any], processes: int = 1) -> tuple[int, int]:
+    """``(dataset_size, batch_size)`` of a loader that can be made private, over all ``processes`` together.
+
+    With a DistributedSampler the loader's batch_size is that of one process, as in ordinary training; without, that of all.
 
     Raises:
         Unsupported: a sampler other than sequential or uniform shuffling, a custom batch sampler, drop_last, a stream
@@ -342,10 +344,11 @@ def describe_loader(loader: DataLoader[Any]) -> tuple[int, int]:
             "[make_private] Expected drop_last=False, received True: it would leave records out in a way that no account covers. Leave it "
             "out; every batch counts, also the smallest."
         )
-    size = _stream_size(loader) if isinstance(loader.dataset, IterableDataset) else _map_size(loader)
+    size = _stream_size(loader) if isinstance(loader.dataset, IterableDataset) else _map_size(loader, processes)
     if size == 0:
         raise InvalidArgument("[make_private] Expected a data set with at least one record, received an empty one.")
-    return size, min(int(loader.batch_size), size)
+    each = processes if isinstance(loader.sampler, DistributedSampler) else 1
+    return size, min(int(loader.batch_size) * each, size)
 
 
 def _is_private(loader: DataLoader[Any]) -> bool:
@@ -354,21 +357,20 @@ def _is_private(loader: DataLoader[Any]) -> bool:
 
 def is_sequential(loader: DataLoader[Any]) -> bool:
     """Whether the loader goes through its data set in the given order."""
-    return isinstance(loader.dataset, IterableDataset) or isinstance(loader.sampler, SequentialSampler)
+    sampler = loader.sampler
+    in_order = isinstance(sampler, SequentialSampler) or (isinstance(sampler, DistributedSampler) and not sampler.shuffle)
+    return isinstance(loader.dataset, IterableDataset) or in_order
 
 
-def _map_size(loader: DataLoader[Any]) -> int:
+def _map_size(loader: DataLoader[Any], processes: int) -> int:
     if isinstance(loader.sampler, DistributedSampler):
-        raise Unsupported(
-            "[make_private] Expected shuffling or sequential order, received DistributedSampler: it pads the data set with records that come twice, "
-            "and its rank sees a part only. Drop the sampler and train in one process; hushgrad draws the batches."
-        )
-    if isinstance(loader.sampler, SubsetRandomSampler):
+        _check_distributed(loader.sampler, loader.dataset, processes)
+    elif isinstance(loader.sampler, SubsetRandomSampler):
         raise Unsupported(
             "[make_private] Expected shuffling or sequential order, received SubsetRandomSampler, which leaves records out. Give the loader "
             "torch.utils.data.Subset(data_set, indices) with shuffle=True: the part is then the data set that is protected."
         )
-    if not isinstance(loader.sampler, (RandomSampler, SequentialSampler)):
+    elif not isinstance(loader.sampler, (RandomSampler, SequentialSampler)):
         raise Unsupported(
             f"[make_private] Expected shuffling or sequential order, received {type(loader.sampler).__name__}: it gives records unequal or "
             "unknown probabilities. Drop the sampler and use shuffle=True; to weigh records, weigh the loss per sample instead."
@@ -385,6 +387,19 @@ def _map_size(loader: DataLoader[Any]) -> int:
             "be unknown. Give the data set __len__."
         )
     return size
+
+
+def _check_distributed(sampler: DistributedSampler[Any], dataset: Any, processes: int) -> None:
+    # What it would choose is not used: it pads the data set with records that come twice. It only says how batch_size is meant.
+    if sampler.num_replicas != processes:
+        raise Unsupported(
+            f"[make_private] Expected a DistributedSampler over the {processes} processes that train together, received one over "
+            f"{sampler.num_replicas}. Wrap the model in DistributedDataParallel in every process, or drop the sampler."
+        )
+    if sampler.dataset is not dataset:
+        raise Unsupported(
+            "[make_private] Expected the DistributedSampler of the loader's own data set, received one of another. Build it from the same data set."
+        )
 
 
 def _stream_size(loader: DataLoader[Any]) -> int:

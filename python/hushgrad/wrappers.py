@@ -1,8 +1,8 @@
-"""What other libraries wrap around a module, and what private training makes of it.
+"""Compiled modules, and what private training makes of them.
 
 ``torch.compile`` fuses forward and backward passes into one node each, which runs once for the whole batch and tells nothing of
 single samples. A compiled module is therefore run as it was written while it trains privately, and compiled everywhere else.
-Parts without private parameters stay compiled. Wrappers that exchange gradients between processes are refused.
+Parts without private parameters stay compiled.
 """
 
 from __future__ import annotations
@@ -14,32 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hushgrad.errors import Unsupported
-
-__all__ = ["check_processes", "run_as_written"]
-
-_EXCHANGING = ("DistributedDataParallel", "FullyShardedDataParallel", "DataParallel")
-
-
-def check_processes(module: nn.Module) -> None:
-    """Refuses training in several processes, and modules wrapped for it.
-
-    Raises:
-        Unsupported: a process group of more than one; DistributedDataParallel, FullyShardedDataParallel or DataParallel anywhere.
-    """
-    ready = torch.distributed.is_available() and torch.distributed.is_initialized()
-    if ready and (count := torch.distributed.get_world_size()) > 1:
-        raise Unsupported(
-            f"[make_private] Expected one process, received a process group of {count}: batches, clipping, noise and charges are those of one "
-            "process, and gradients would not be exchanged. Train in one process; BatchMemoryManager gives large batches in little memory."
-        )
-    for name, child in module.named_modules():
-        if type(child).__name__ in _EXCHANGING:
-            raise Unsupported(
-                f"[make_private] Expected a module whose gradients stay in one process, received '{name}' ({type(child).__name__}), which exchanges "
-                "them before they are clipped. Pass the module that it wraps (.module), and build the optimizer from that."
-            )
-
+__all__ = ["run_as_written"]
 
 def run_as_written(module: nn.Module, private: Collection[int]) -> None:
     """Makes compiled modules that hold private parameters (given by id) run uncompiled wherever they build a graph.

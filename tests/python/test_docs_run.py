@@ -35,6 +35,7 @@ NOT_RUN = {
     "hushgrad access review": "needs a break-glass; test_access.py reviews one",
     "from hushgrad import oidc": "needs an identity provider; test_oidc.py is one",
     "print(model(x).grad_fn)": "prints an address",
+    "torch.distributed.init_process_group(": "needs several processes; test_processes.py starts them",
     'CASES["embedding_padded"]': "a line of a test file, and run there",
     "torch, hushgrad\n": "run by test_docs.py, with its output",
 }

@@ -6,11 +6,8 @@ import itertools
 import math
 import os
 import re
-import subprocess
-import sys
 from collections import Counter, namedtuple
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -412,32 +409,6 @@ def test_attributes_of_the_loader_stay() -> None:
     assert isinstance(loader, Mine) and loader.extra() == 7
     assert loader.dataset is dataset
     assert type(loader).__name__ == "Mine"
-
-
-RANK = """
-import sys, torch, torch.distributed as dist
-from torch.utils.data import DataLoader, TensorDataset
-from hushgrad import PrivacyEngine
-from hushgrad.errors import Unsupported
-dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=int(sys.argv[2]), world_size=2)
-module = torch.nn.Linear(1, 1)
-try:
-    PrivacyEngine(ledger=":memory:").make_private(
-        module=module, optimizer=torch.optim.SGD(module.parameters(), 0.1), data_loader=DataLoader(TensorDataset(torch.zeros(8, 1)), batch_size=4),
-        noise_multiplier=1.0, max_grad_norm=1.0)
-except Unsupported as error:
-    print(error)
-dist.barrier()
-"""
-
-
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
-def test_several_ranks_are_refused(tmp_path: Path) -> None:
-    """Each would draw, clip, noise and charge for itself, and the average of both would have half the noise of its cost."""
-    ranks = [subprocess.Popen([sys.executable, "-c", RANK, str(tmp_path / "store"), str(rank)], stdout=subprocess.PIPE, text=True) for rank in range(2)]
-    for rank in ranks:
-        said, _ = rank.communicate(timeout=120)
-        assert rank.returncode == 0 and "process group of 2" in said and "one process" in said
 
 
 def test_a_distributed_sampler_is_refused_by_name() -> None:

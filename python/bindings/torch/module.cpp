@@ -8,6 +8,7 @@
 #include "bind_identity.h"
 #include "dpcore/error.h"
 #include "torch_ext/checkpoint/recorded.h"
+#include "torch_ext/distributed/ranks.h"
 #include "torch_ext/private_training.h"
 
 namespace py = pybind11;
@@ -133,13 +134,21 @@ void bind_capture(py::module_& m) {
       });
 }
 
+void bind_ranks(py::module_& m) {
+  py::class_<Ranks, std::shared_ptr<Ranks>>(m, "Ranks")
+      .def(py::init(&Ranks::named), py::arg("group_name"), Unlocked())
+      .def_property_readonly("rank", &Ranks::rank)
+      .def_property_readonly("size", &Ranks::size)
+      .def_property_readonly("first", &Ranks::first);
+}
+
 void bind_training(py::module_& m) {
   py::class_<PrivateTraining>(m, "PrivateTraining")
       .def(py::init([](const TrainingPlan& plan, std::vector<at::Tensor> parameters, std::vector<std::string> names,
-                       std::vector<at::Tensor> ignored, const LedgerHandle& ledger) {
-             return std::make_unique<PrivateTraining>(plan, std::move(parameters), std::move(names), std::move(ignored), ledger.ledger);
+                       std::vector<at::Tensor> ignored, const LedgerHandle& ledger, std::shared_ptr<Ranks> ranks) {
+             return std::make_unique<PrivateTraining>(plan, std::move(parameters), std::move(names), std::move(ignored), ledger.ledger, std::move(ranks));
            }),
-           py::arg("plan"), py::arg("parameters"), py::arg("names"), py::arg("ignored"), py::arg("ledger"), Unlocked())
+           py::arg("plan"), py::arg("parameters"), py::arg("names"), py::arg("ignored"), py::arg("ledger"), py::arg("ranks") = nullptr, Unlocked())
       .def("draw", [](PrivateTraining& t) {
         PrivateTraining::Draw draw = t.draw();
         const bool users = t.plan().batches.sampling == Sampling::users;
@@ -180,5 +189,6 @@ PYBIND11_MODULE(_torch, m) {
   hushgrad::python::bind_adaptive(m);
   hushgrad::python::bind_plan(m);
   hushgrad::python::bind_capture(m);
+  hushgrad::python::bind_ranks(m);
   hushgrad::python::bind_training(m);
 }

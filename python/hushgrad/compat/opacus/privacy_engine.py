@@ -12,7 +12,6 @@ from typing import IO, Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
@@ -22,7 +21,6 @@ from hushgrad.compat.opacus.accountants import IAccountant, create_accountant
 from hushgrad.compat.opacus.accountants.accountant import EventAccountant
 from hushgrad.compat.opacus.accountants.utils import get_noise_multiplier
 from hushgrad.compat.opacus.data_loader import adopt_loader
-from hushgrad.compat.opacus.distributed import DifferentiallyPrivateDistributedDataParallel, world_size
 from hushgrad.compat.opacus.grad_sample.grad_sample_module import GradSampleHooks, adopt_module
 from hushgrad.compat.opacus.optimizers.optimizer import adopt_optimizer
 from hushgrad.compat.opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
@@ -32,6 +30,7 @@ from hushgrad.engine import session_of, unsampled_distance
 from hushgrad.errors import InvalidArgument, Unsupported
 from hushgrad.insecure_seed import InsecureSeed
 from hushgrad.loader import describe_loader, is_sequential, steps_per_epoch
+from hushgrad.processes import processes_of
 
 __all__ = ["PrivacyEngine"]
 
@@ -137,7 +136,7 @@ class PrivacyEngine:
         self._note_dataset(data_loader)
         poisson_sampling = _draws_poisson(data_loader) or poisson_sampling
         _ignore_drop_last(data_loader, poisson_sampling)
-        size, batch_size = describe_loader(data_loader)
+        size, batch_size = describe_loader(data_loader, processes_of(module))
         if _is_private(optimizer):
             session_of(optimizer).close()
         distance = unsampled_distance(data_loader)
@@ -201,7 +200,7 @@ class PrivacyEngine:
         calibration = {name: kwargs.pop(name) for name in _CALIBRATION if name in kwargs}
         poisson_sampling = _draws_poisson(data_loader) or poisson_sampling
         _ignore_drop_last(data_loader, poisson_sampling)
-        size, batch_size = describe_loader(data_loader)
+        size, batch_size = describe_loader(data_loader, processes_of(module))
         once = not poisson_sampling and not is_sequential(data_loader)  # charged once an epoch
         sample_rate = batch_size / size if poisson_sampling else 1.0
         steps = epochs * (1 if once else steps_per_epoch(size, batch_size))
@@ -325,12 +324,6 @@ class PrivacyEngine:
             raise InvalidArgument(
                 "[make_private] Module parameters are different than optimizer Parameters: expected every parameter of the optimizer to be the "
                 "module's, received one that is not. Build the optimizer after the last change of the module (ModuleValidator.fix makes a copy)."
-            )
-        if isinstance(module, DistributedDataParallel) or (
-            isinstance(module, DifferentiallyPrivateDistributedDataParallel) and world_size() > 1
-        ):
-            raise Unsupported(
-                "[make_private] Expected a module in one process, received a distributed one. Pass the module that it wraps."
             )
         _check_mode(grad_sample_mode)
         self.validate(module=module)
