@@ -87,6 +87,66 @@ def page(step: dict[str, Any], scaling: dict[str, Any] | None) -> str:
     return "".join(lines)
 
 
+def sealed_chart(document: dict[str, Any], to: Path) -> None:
+    kinds = [kind for kind, rows in document["results"].items() if "sealed" in rows]
+    writers = ("safetensors", "torch", "sealed")
+    figure, axes = plt.subplots(figsize=(6, 2.8))
+    for i, (writer, colour) in enumerate(zip(writers, ("#8d8d8d", "#c0793b", "#1b6ca8"))):
+        speeds = [document["gigabytes"] / document["results"][kind][writer]["seconds"] for kind in kinds]
+        axes.bar([x - 0.27 + 0.27 * i for x in range(len(kinds))], speeds, 0.25, color=colour, label=writer)
+    axes.set_xticks(range(len(kinds)), [kind.replace("_", " ") for kind in kinds], fontsize=8)
+    axes.set_ylabel("GB / s")
+    axes.legend(fontsize=7, frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(to / "sealed.svg", metadata={"Date": None})
+
+
+def noise_section(noise: dict[str, Any], certified: dict[str, Any] | None) -> str:
+    machine, memory = noise["machine"], noise["memory"]
+    lines = [
+        f"\n## Noise\n\nNoise added to a gradient of {noise['coordinates'] / 1e6:.0f} million float32, beside `torch.Tensor.normal_` alone, taking turns; "
+        f"{machine['processor']}, {noise['threads']} threads. `benchmarks/noise_bench.py --memory`.\n\n| | ms, median | least |\n| --- | --- | --- |\n"
+    ]
+    lines += [f"| `{name}` | {row['median_ms']:.0f} | {row['min_ms']:.0f} |\n" for name, row in noise["contenders"].items()]
+    most = max(abs(row["welch_t_against_zeros"]) for row in noise["tile"].values() if isinstance(row, dict))
+    lines.append(
+        f"\nThe time of a tile does not depend on what is in it: |t| at most {most:.1f} between tiles of zeros, of ones, of tiny and of random values "
+        f"(a difference would be {noise['tile']['threshold']} or more).\n\nPeak memory of a step with and without noise, parameters of "
+        f"{memory['parameters_kib'] / 1024:.0f} MiB: there is no second buffer of that size.\n\n| optimizer | MiB, without | with | KiB more |\n| --- | --- | --- | --- |\n"
+    )
+    for name, row in memory["peaks"].items():
+        lines.append(f"| {name} | {row['without_noise_kib'] / 1024:.1f} | {row['with_noise_kib'] / 1024:.1f} | {row['more_kib']} |\n")
+    if certified:
+        lines.append(
+            f"\nA whole step with noise, {certified['model']}, B={certified['batch']} (`benchmarks/certified_bench.py`):\n\n| sensitivity | ms, median |\n| --- | --- |\n"
+        )
+        lines += [f"| {name} | {row['median_ms']:.0f} |\n" for name, row in certified["step"].items()]
+    return "".join(lines)
+
+
+def sealed_section(sealed: dict[str, Any]) -> str:
+    results, machine = sealed["results"], sealed["machine"]
+    lines = [
+        f"\n## Sealed files\n\nThe same state of {sealed['gigabytes']:.2f} GB, saved and loaded in turn; {machine['cpu']}, {machine['threads']} threads, OpenSSL "
+        f"{machine['openssl']}; medians of {sealed['rounds']}. \"as each does\": a sealed save waits for the disk, the others do not; \"durable\": all wait. A load "
+        "ends when the weights are in a model. `benchmarks/sealed_bench.py`.\n\n| | seconds, safetensors | `torch.save` | sealed | sealed / safetensors |\n"
+        "| --- | --- | --- | --- | --- |\n"
+    ]
+    for kind, rows in results.items():
+        if "sealed" in rows:
+            seconds = " | ".join(f"{rows[writer]['seconds']:.2f}" for writer in ("safetensors", "torch", "sealed"))
+            lines.append(f"| {kind.replace('_', ' ')} | {seconds} | {rows['sealed']['ratio_to_safetensors']:.2f} |\n")
+    speeds = ", ".join(f"{value:.1f} GB/s with {threads}" for threads, value in sealed["aes_256_gcm_gigabytes_per_second"].items())
+    lines.append(
+        f"\nAES-256-GCM alone, through OpenSSL: {speeds}. One tensor of 16 MiB is opened in {results['open_one_tensor']['seconds'] * 1000:.0f} ms without reading "
+        f"the rest; a save in the background returns after {results['background_save_returns_after']['seconds']:.2f} s, the copy of the state.\n\n"
+        "A load authenticates every byte before a weight of the model changes: it decrypts into memory of its own (one pass of AES, and a page fault for each new page), and\n"
+        "then copies, where `safetensors.torch.load_model` copies only. That is most of its distance.\n\n![speed of sealed files](charts/sealed.svg)\n"
+    )
+    return "".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
@@ -99,8 +159,15 @@ def main() -> None:
         if source.exists():
             found[name] = json.loads(source.read_text())
             draw(found[name]["results"], arguments.output)
+    read = {name: json.loads(path.read_text()) for name in ("noise", "certified", "sealed") if (path := arguments.results / f"{name}.json").exists()}
+    text = page(found["step"], found.get("scaling")) if "step" in found else ""
+    if "noise" in read:
+        text += noise_section(read["noise"], read.get("certified"))
+    if "sealed" in read:
+        sealed_chart(read["sealed"], arguments.output)
+        text += sealed_section(read["sealed"])
     if "step" in found:
-        (arguments.output.parent / "benchmarks.md").write_text(page(found["step"], found.get("scaling")))
+        (arguments.output.parent / "benchmarks.md").write_text(text)
 
 
 if __name__ == "__main__":
