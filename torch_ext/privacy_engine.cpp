@@ -6,6 +6,7 @@
 #include <unordered_set>
 #include <utility>
 
+#include "accounting/access/run_approvals.h"
 #include "accounting/accountants/accountant.h"
 #include "dpcore/error.h"
 #include "dpcore/keys/keyring.h"
@@ -16,6 +17,21 @@
 namespace hushgrad {
 
 namespace {
+
+void identify(Ledger& ledger, const PrivacyEngineOptions& options) {
+  if (options.identity.empty()) {
+    if (options.approvals.empty()) return;
+    throw InvalidArgument("[PrivacyEngine] Expected an identity beside approvals, received none: they are given to the key that asked. Set identity "
+                          "to its path.");
+  }
+  const auto key = std::make_shared<const SigningKey>(SigningKey::load(options.identity));
+  ledger.identify(key);
+  std::vector<std::string> texts;
+  for (const std::string& path : options.approvals) texts.push_back(approval_file(path));
+  for (const auto& [operation, approvals] : approvals_of_run(texts, options.dataset, options.purpose, key->public_key().id())) {
+    ledger.present(operation, approvals);
+  }
+}
 
 /// "block.0.weight" and "block.0.bias" are of one layer.
 void share_among_layers(TrainingPlan& plan, const std::vector<std::string>& names) {
@@ -119,7 +135,10 @@ TrainingPlan calibrated(const TrainingPlan& plan, const MakePrivateOptions& opti
 }  // namespace
 
 PrivacyEngine::PrivacyEngine(PrivacyEngineOptions options)
-    : options_(std::move(options)), ledger_(Ledger::open(options_.ledger)) {}
+    : options_(std::move(options)), ledger_(Ledger::open(options_.ledger)) {
+  identify(*ledger_, options_);
+  if (options_.actor.empty()) options_.actor = ledger_->actor();
+}
 PrivacyEngine::~PrivacyEngine() = default;
 
 void PrivacyEngine::make_private(const Parameters& parameters, torch::optim::Optimizer& optimizer,

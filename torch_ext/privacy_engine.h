@@ -31,6 +31,11 @@ struct PrivacyEngineOptions {
   std::string dataset = "default";            // whose budget is spent
   std::string purpose{}, actor{};
   std::string keyring{};  // path; needed for checkpoints
+  // Path of the signing key, without a passphrase, of whoever trains. A ledger with access rules asks for it, and then actor
+  // defaults to whose key it is (docs/access.md).
+  std::string identity{};
+  // Paths of requests to train, and of the approvals of them, where a policy asks for a second person. Each is good for one run.
+  std::vector<std::string> approvals{};
 };
 
 struct MakePrivateOptions {
@@ -74,7 +79,7 @@ struct UserPart {
 /// takes statistics over the batch of tensors that need no gradient must not be used.
 class PrivacyEngine {
  public:
-  /// Opens or makes the ledger.
+  /// Opens or makes the ledger. @throws KeyError for the identity, InvalidArgument and IoError for approvals; see approvals_of_run().
   explicit PrivacyEngine(PrivacyEngineOptions options);
   ~PrivacyEngine();
 

@@ -86,7 +86,6 @@ bool fits(const PolicyRule& rule, const AccessRequest& request, const std::vecto
 
 // What of the requirements is not met; empty when all is.
 std::string unmet(const PolicyRequirements& require, const AccessRequest& request) {
-  if (request.approvals < require.approvals) return message("it asks for ", require.approvals, " approvals, there are ", request.approvals);
   if (!has(require.proof, request.proof)) return "it asks for another proof";
   if (request.action != Action::train) return {};
   if (request.insecure_seed && !require.insecure_seeds) return "randomness that can be repeated is not allowed";
@@ -105,6 +104,9 @@ AccessDecision decide_by_policy(const Policy& policy, const AccessRequest& reque
     const std::string name = "policy:" + rule.id;
     if (!rule.allow) return denied("policy", name, "a rule of the policy denies it");
     if (const std::string why = unmet(rule.require, request); !why.empty()) return denied("policy", name, why);
+    if (request.approvals < rule.require.approvals) {
+      return denied("too_few", name, message("it asks for ", rule.require.approvals, " approvals, there are ", request.approvals));
+    }
     AccessDecision decision = allowed(name);
     decision.max_epsilon = rule.require.max_epsilon;
     decision.delta = rule.require.delta;

@@ -54,13 +54,23 @@ AccessDecision withheld(const std::string& word, const std::string& rule, const 
   return {.allowed = false, .word = word, .reason = reason, .rule = rule, .policy = {}};
 }
 
+std::string way_out(const AccessRequest& request, const AccessDecision& decision) {
+  const bool lacks_approval = decision.word == "too_few" || decision.rule == "approval";
+  if (request.action != Action::train || !lacks_approval) {
+    return "Ask a privacy officer (hushgrad access grant, hushgrad approve request), or see hushgrad policy test.";
+  }
+  return message("Ask for this run, hushgrad approve request train dataset='", request.subject, "' purpose='", request.purpose,
+                 "' --reason ... --identity KEY; have somebody else sign it, hushgrad approve sign; and give both files to "
+                 "PrivacyEngine as approvals.");
+}
+
 }  // namespace
 
 Denied denial_of(const AccessRequest& request, const AccessDecision& decision) {
   const std::string about = request.subject.empty() ? "" : " on dataset '" + request.subject + "'";
   return Denied(decision.word, message("[ledger] Expected somebody who may ", to_string(request.action), about, ", received a request that rule '",
-                                       decision.rule, "' denies: ", decision.reason, ". Nothing was done; the denial is on record. Ask a privacy "
-                                       "officer (hushgrad access grant, hushgrad approve request), or see hushgrad policy test."));
+                                       decision.rule, "' denies: ", decision.reason, ". Nothing was done; the denial is on record. ",
+                                       way_out(request, decision)));
 }
 
 void Authority::identify(std::shared_ptr<const SigningKey> key) {

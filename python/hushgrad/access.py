@@ -270,6 +270,7 @@ class LedgerAccess:
     def request(self, action: str, *, reason: str, identity: SigningKey, lifetime: timedelta = timedelta(days=1), **fields: str) -> Operation:
         """An :class:`Operation` to be signed by approvers and then carried out with :meth:`apply`, by ``identity``.
 
+        train: dataset, purpose; for ``PrivacyEngine(approvals=)`` rather than :meth:`apply`, where a policy asks for others.
         raise_budget: the arguments of ``set_budget`` as texts. add_purpose: dataset, and purpose or retention
         ("2030-01-01T00:00:00Z", or "" for none), added to the description on record. export_model: artifact, digest, run,
         dataset, recipient. move: to. repair: nothing; it names the heads that are missing.
@@ -287,6 +288,8 @@ class LedgerAccess:
 
     def apply(self, operation: Operation, approvals: Sequence[Approval]) -> None:
         """Carry out what was approved, once. Raises ``Denied`` when the approvals do not hold."""
+        if operation.action == "train":
+            raise InvalidArgument("[approve] Expected something to carry out here, received a request to train. Pass it, with its approvals, to PrivacyEngine(approvals=[...]).")
         if operation.action not in _APPLY:
             raise InvalidArgument(f"[approve] Expected one of {', '.join(_APPLY)}, received {operation.action!r}.")
         if any(record.fields.get("operation") == operation.text for record in self.records("approval")):  # type: ignore[attr-defined]
@@ -335,6 +338,12 @@ def _model_scope(ledger: Any, fields: Mapping[str, str]) -> tuple[str, dict[str,
     return action, scope
 
 
+def _run_fields(fields: Mapping[str, str]) -> dict[str, str]:
+    if unknown := set(fields) - {"dataset", "purpose"}:
+        raise ValueError(f"unknown field {', '.join(sorted(unknown))}")
+    return {"dataset": fields["dataset"], "purpose": fields.get("purpose", "")}
+
+
 def _repair_scope(ledger: Any, _: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     scope = {}
     for number, head in enumerate(ledger.missing(), 1):
@@ -360,6 +369,7 @@ def _apply_repair(ledger: Any, _: dict[str, str], reason: str) -> None:
 
 
 _SCOPES: dict[str, Any] = {
+    "train": lambda _, fields: ("train", _run_fields(fields)),
     "raise_budget": lambda ledger, fields: ledger.propose_budget(**_budget_fields(fields)),
     "add_purpose": lambda ledger, fields: ledger.propose_dataset(_wider(ledger, fields)),
     "export_model": _model_scope,

@@ -14,23 +14,17 @@ from datetime import datetime, timedelta, timezone
 
 import hushgrad._core as _core
 from hushgrad.errors import InvalidArgument, IoError
+from hushgrad.regular_file import read_text
 from hushgrad.signing import PublicKey, SigningKey
 
-__all__ = ["Approval", "Operation", "approve", "check"]
+__all__ = ["Approval", "Operation", "approve", "check", "text_of"]
 
 _PathLike = str | os.PathLike[str]
 
 
 def _read(path: _PathLike, what: str) -> str:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read(2**20)  # far more than one can hold: a device is not read to its end
-    except UnicodeDecodeError as error:
-        raise InvalidArgument(f"[{what}] Expected {what} as JSON text at {os.fspath(path)}, received bytes.") from error
-    except OSError as error:
-        raise IoError(
-            f"[{what}] Expected a readable {what} at {os.fspath(path)}, received: {error.strerror}."
-        ) from error
+    # Far more than one can hold.
+    return read_text(path, what, most=2**20)
 
 
 def _write(path: _PathLike, text: str, what: str) -> None:
@@ -139,6 +133,17 @@ class Approval:
     def save(self, path: _PathLike) -> None:
         """Write an approval file, where nothing stands yet. ``IoError``."""
         _write(path, self.text, "approval")
+
+
+def text_of(paper: Operation | Approval | _PathLike) -> str:
+    """The text of a request or an approval, or of a file that holds either. ``IoError`` or ``InvalidArgument``."""
+    if isinstance(paper, (Operation, Approval)):
+        return paper.text
+    if isinstance(paper, (str, os.PathLike)):
+        return _read(paper, "approval")
+    raise InvalidArgument(
+        f"[approval] Expected an Operation, an Approval or the path of one, received {type(paper).__name__}. See docs/access.md."
+    )
 
 
 def approve(operation: Operation, approver: SigningKey) -> Approval:

@@ -17,6 +17,7 @@ from torch.optim import LBFGS, Optimizer
 from torch.utils.data import DataLoader, IterableDataset
 
 from hushgrad import _core, _torch, accounting, checkpoint
+from hushgrad.approval import Approval, Operation, text_of
 from hushgrad.backward import watch_losses
 from hushgrad.batches import Sampling, UserIds, unsampled_distance, warn_of_cost
 from hushgrad.collate_check import check_collate
@@ -44,6 +45,15 @@ _Optimizer = TypeVar("_Optimizer", bound=Optimizer)
 _Loader = TypeVar("_Loader", bound=DataLoader[Any])
 
 _sessions: weakref.WeakKeyDictionary[Optimizer, PrivateSession] = weakref.WeakKeyDictionary()
+
+
+def _listed(approvals: Sequence[Operation | Approval | str | os.PathLike[str]]) -> Sequence[Operation | Approval | str | os.PathLike[str]]:
+    if isinstance(approvals, (str, os.PathLike, Operation, Approval)):
+        raise InvalidArgument(
+            "[PrivacyEngine] Expected approvals to be a list of a request and its approvals, received a single one. Pass both, as paths or "
+            "objects: approvals=[request, approval]."
+        )
+    return approvals
 
 
 def session_of(optimizer: Optimizer) -> PrivateSession:
@@ -287,6 +297,9 @@ class PrivacyEngine:
         identity: a ``hushgrad.signing.SigningKey`` or its path, that proves who trains. A ledger with access rules
             (``docs/access.md``) asks for it, and then actor defaults to whose key it is. ``Denied`` when training may not begin.
             It signs the checkpoints.
+        approvals: where a policy asks for a second person before training: the requests to train (``hushgrad approve request
+            train``) and the approvals of them (``hushgrad approve sign``), each a path or an object of
+            ``hushgrad.approval``, in any order. A request is good for one run. ``InvalidArgument`` says what is missing.
     """
 
     def __init__(
@@ -298,6 +311,7 @@ class PrivacyEngine:
         actor: str | None = None,
         keyring: KeyringLike | None = None,
         identity: SigningKey | str | os.PathLike[str] | None = None,
+        approvals: Sequence[Operation | Approval | str | os.PathLike[str]] = (),
     ) -> None:
         if accountant not in ("pld", "rdp"):
             raise InvalidArgument(f'[PrivacyEngine] Expected accountant "pld" or "rdp", received {accountant!r}.')
@@ -311,6 +325,12 @@ class PrivacyEngine:
         if identity is not None:
             key = identity if isinstance(identity, SigningKey) else SigningKey.load(identity)
             self._ledger.identify(_core.identity_capsule(key._core))
+            self._ledger.present_for_run([text_of(one) for one in _listed(approvals)], self.dataset, self.purpose, key.id)
+        elif approvals:
+            raise InvalidArgument(
+                "[PrivacyEngine] Expected an identity beside approvals, received none: they are given to the key that asked. Pass identity= "
+                "with it."
+            )
         self.actor = actor if actor is not None else self._ledger.actor() or _login_name()
         self._sessions: list[PrivateSession] = []
         self._settled_at_exit = weakref.finalize(self, _settle, self._ledger)

@@ -12,8 +12,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("hushgrad._torch")
 
 import hushgrad  # noqa: E402
-from hushgrad.errors import Denied  # noqa: E402
+from hushgrad.approval import Approval, Operation, approve  # noqa: E402
+from hushgrad.errors import Denied, InvalidArgument, IoError  # noqa: E402
 from hushgrad.ledger import Ledger  # noqa: E402
+from hushgrad.policy import canonical, sign  # noqa: E402
 from hushgrad.signing import SigningKey  # noqa: E402
 
 
@@ -49,4 +51,64 @@ def test_only_whoever_may_train_trains(tmp_path: Path, monkeypatch: pytest.Monke
     train(ledger=path, dataset="ward-7", identity=tmp_path / "tom.key")
     (run,) = ledger.runs()
     assert (run.actor, run.team) == ("tom", "icu") and run.steps >= 1
+    assert ledger.verify()
+
+
+def test_a_run_takes_the_approvals_that_its_policy_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUSHGRAD_STATE_DIR", str(tmp_path / "state"))
+    path = tmp_path / "l.db"
+    officer, trainer, approver = (SigningKey.generate() for _ in range(3))
+    ledger = Ledger(path, identity=officer)
+    ledger.found_access("olga")
+    for name, key, role in (("tom", trainer, "trainer"), ("ann", approver, "approver")):
+        ledger.add_actor(name, key.public_key)
+        ledger.grant(name, role, expires=timedelta(hours=1))
+    rule = {"id": "two", "effect": "allow", "actions": ["train"], "require": {"approvals": 1}}
+    policy = canonical({"version": 1, "rule": [rule]})
+    signature = sign(policy, officer)
+    ledger.publish_policy(policy, key=signature.key, signature=signature.signature)
+
+    def run(approvals: Any, **more: Any) -> None:
+        train(**{"ledger": path, "dataset": "ward-7", "purpose": "triage", "identity": trainer, "approvals": approvals, **more})
+
+    with pytest.raises(Denied, match="hushgrad approve request train dataset='ward-7' purpose='triage'") as denied:
+        run(())
+    assert denied.value.reason == "too_few"
+
+    def ask(purpose: str = "triage", by: SigningKey = trainer) -> Operation:
+        return Ledger(path, identity=trainer).request("train", reason="pilot", identity=by, dataset="ward-7", purpose=purpose)
+
+    operation = ask()
+    approval = approve(operation, approver)
+    for papers, match in (
+        ([operation], "hushgrad approve sign"),
+        ([approval], "the request that it signs"),
+        ([ask("billing"), approval], "purpose 'triage'"),
+        ([ask(by=approver), approval], "cannot be passed on"),
+        (operation, "approvals to be a list"),
+        ([7], "received int"),
+        (["/dev/zero"], "regular file"),
+    ):
+        with pytest.raises(InvalidArgument, match=match):
+            run(papers)
+    with pytest.raises(IoError):
+        run([tmp_path / "none.json"])
+    with pytest.raises(InvalidArgument, match="identity"):
+        run([operation, approval], identity=None)
+    for signer, reason in ((trainer, "self_approval"), (officer, "unknown_approver")):
+        other = ask()
+        with pytest.raises(Denied) as denied:
+            run([other, approve(other, signer)])
+        assert denied.value.reason == reason
+    assert ledger.steps() == []
+    operation.save(tmp_path / "request.json")
+    approval.save(tmp_path / "ann.json")
+    run([tmp_path / "ann.json", str(tmp_path / "request.json")])
+    assert [run_.actor for run_ in ledger.runs()] == ["tom"]
+    assert ledger.records("approval")[-1].fields["approvers"] == "ann"
+    with pytest.raises(Denied) as denied:
+        run([operation, Approval.load(tmp_path / "ann.json")])
+    assert denied.value.reason == "replayed"
+    with pytest.raises(InvalidArgument, match="PrivacyEngine"):
+        Ledger(path, identity=trainer).apply(ask(), [approval])
     assert ledger.verify()

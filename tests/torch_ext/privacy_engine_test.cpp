@@ -5,10 +5,15 @@
 
 #include <cmath>
 #include <filesystem>
+#include <fstream>
 #include <set>
 #include <vector>
 
+#include "accounting/access/digest.h"
+#include "accounting/access/people.h"
+#include "accounting/access/run_approvals.h"
 #include "accounting/accountants/accountant.h"
+#include "accounting/ledger/payload.h"
 #include "dpcore/error.h"
 #include "dpcore/noise/precision.h"
 
@@ -210,6 +215,53 @@ TEST_F(Engine, ASchedulesStepsAreChargedAsTheyAre) {
   const Event both = Event::composed({charged_step(1.0), charged_step(2.0)});
   EXPECT_NEAR(engine.get_epsilon(kDelta), epsilon(both, kDelta).upper, 1e-9);
   EXPECT_THROW(engine.set_noise_multiplier(-1.0), InvalidArgument);
+}
+
+TEST_F(Engine, ARunTakesTheApprovalsThatItsPolicyAsksFor) {
+  const ledger_test::People people;
+  const auto ledger = people.found(file());
+  const std::string rules = R"({"version": 1, "rule": [{"id": "two", "effect": "allow", "actions": ["train"], "require": {"approvals": 1}}]})";
+  const std::string policy = ledger::canonical_plan(rules);
+  ledger->publish_policy(policy, people.officer->public_key().id(), hex_of(people.officer->sign("policy", bytes_of(policy))));
+  people.trainer->save(folder_ / "tom.key");
+  const auto write = [&](const char* name, const std::string& text) {
+    std::ofstream(folder_ / name) << text << "\n";
+    return (folder_ / name).string();
+  };
+  const Operation operation = make_operation("train", run_scope("icu", "triage"), "a test", people.trainer->public_key().id(), 600);
+  const std::string request = write("request.json", to_text(operation));
+  const std::string approval = write("ann.json", to_text(approve(operation, *people.approver)));
+  PrivacyEngineOptions who{.ledger = file(), .dataset = "icu", .purpose = "triage", .identity = folder_ / "tom.key"};
+  const auto begin = [&] {
+    PrivacyEngine engine(who);
+    make_private(engine, options(1.0));
+    one_step(engine);
+    engine.finish();
+  };
+  try {
+    begin();
+    FAIL() << "nobody approved";
+  } catch (const Denied& denied) {
+    EXPECT_EQ(denied.reason(), "too_few");
+    EXPECT_NE(std::string(denied.what()).find("hushgrad approve request train dataset='icu' purpose='triage'"), std::string::npos) << denied.what();
+  }
+  who.approvals = {request};
+  EXPECT_THROW(begin(), InvalidArgument);
+  who.approvals = {request, approval};
+  PrivacyEngineOptions nobody = who;
+  nobody.identity.clear();
+  EXPECT_THROW(PrivacyEngine{nobody}, InvalidArgument);
+  begin();
+  const auto run = ledger->runs().back();
+  EXPECT_EQ(run.info.actor, "tom");
+  EXPECT_EQ(run.steps, 1);
+  try {
+    begin();
+    FAIL() << "twice";
+  } catch (const Denied& denied) {
+    EXPECT_EQ(denied.reason(), "replayed");
+  }
+  EXPECT_TRUE(ledger->verify().ok) << ledger->verify().reason;
 }
 
 TEST_F(Engine, ACheckedBackwardRefusesALossThatCouplesSamples) {

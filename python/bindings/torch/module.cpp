@@ -4,6 +4,7 @@
 
 #include <map>
 
+#include "accounting/access/run_approvals.h"
 #include "bind_errors.h"
 #include "bind_identity.h"
 #include "dpcore/error.h"
@@ -34,6 +35,11 @@ void bind_ledger_handle(py::module_& m) {
       .def("head", [](const LedgerHandle& h) { auto head = h.ledger->head(); return std::make_pair(head.sequence, head.hash); })
       .def("expect", [](const LedgerHandle& h, std::int64_t sequence, const std::string& hash) { return h.ledger->expect({sequence, hash}); })
       .def("identify", [](const LedgerHandle& h, const py::object& capsule) { h.ledger->identify(identity_in(capsule)); }, py::arg("capsule"))
+      .def("present_for_run",
+           [](const LedgerHandle& h, const std::vector<std::string>& texts, const std::string& dataset, const std::string& purpose, const std::string& requester) {
+             for (const auto& [operation, approvals] : approvals_of_run(texts, dataset, purpose, requester)) h.ledger->present(operation, approvals);
+           },
+           py::arg("texts"), py::arg("dataset"), py::arg("purpose"), py::arg("requester"), Unlocked())
       .def("actor", [](const LedgerHandle& h) { return h.ledger->actor(); }, Unlocked())
       .def_property_readonly("id", [](const LedgerHandle& h) { return h.ledger->id(); })
       .def("record", [](const LedgerHandle& h, const std::string& kind, const std::map<std::string, std::string>& fields) { return h.ledger->record({kind, fields}); }, Unlocked())

@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 @group.command()
 def request(
-    action: Annotated[str, typer.Argument(help="raise_budget, add_purpose, export_model, move or repair.")],
+    action: Annotated[str, typer.Argument(help="train, raise_budget, add_purpose, export_model, move or repair.")],
     fields: Annotated[list[str] | None, typer.Argument(help="FIELD=VALUE, e.g. dataset=ward-7 epsilon=4 delta=1e-6.")] = None,
     reason: Annotated[str, typer.Option(help="Why; approvers read it.")] = "",
     output: Annotated[Path, typer.Option("--output", "-o", help="File to make.")] = Path("request.json"),

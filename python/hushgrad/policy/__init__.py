@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import hushgrad._core as _core
-from hushgrad.errors import InvalidArgument, IoError
+from hushgrad.errors import InvalidArgument
+from hushgrad.regular_file import read_text
 from hushgrad.signing import SigningKey
 
 __all__ = ["EXAMPLE", "Signature", "load", "schema", "sign"]
@@ -60,15 +61,7 @@ def load(path: str | os.PathLike[str]) -> str:
     read.
     """
     where = Path(path)
-    try:
-        with open(where, encoding="utf-8") as file:
-            text = file.read(_MOST + 1)
-    except UnicodeDecodeError as error:
-        raise InvalidArgument(f"[policy] Expected UTF-8 text at {where}, received bytes.") from error
-    except OSError as error:
-        raise IoError(f"[policy] Expected a readable policy at {where}, received: {error.strerror}.") from error
-    if len(text) > _MOST:
-        raise InvalidArgument(f"[policy] Expected at most {_MOST} characters, received more in {where}. Check which file that is.")
+    text = read_text(where, "policy", most=_MOST)
     return canonical(_document(text, where.suffix.lower()))
 
 

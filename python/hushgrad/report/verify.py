@@ -17,8 +17,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hushgrad.errors import HushgradError, InvalidArgument, IoError
+from hushgrad.errors import HushgradError, InvalidArgument
 from hushgrad.ledger import Head, Ledger
+from hushgrad.regular_file import read_bytes
 from hushgrad.report import file_seal, page
 from hushgrad.report.document import CONTEXT, SCHEMA, SCHEMA_VERSION, digest, signed_bytes
 from hushgrad.report.software import own_version
@@ -99,14 +100,7 @@ def read_document(path: str | os.PathLike[str]) -> Json:
 
 
 def _read(path: str | os.PathLike[str]) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            data = file.read(LARGEST + 1)
-    except OSError as error:
-        raise IoError(f"[verify] Expected a file that can be read, received {path}: {error.strerror}. Check the path.") from error
-    if len(data) > LARGEST:
-        raise InvalidArgument(f"[verify] Expected a report of at most {LARGEST} bytes, received a larger file. Pass a report.")
-    return data
+    return read_bytes(path, "verify", most=LARGEST)
 
 
 def _kind(data: bytes) -> Literal["json", "html", "pdf"]:

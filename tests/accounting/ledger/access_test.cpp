@@ -5,6 +5,7 @@
 
 #include "accounting/access/digest.h"
 #include "accounting/access/people.h"
+#include "accounting/access/run_approvals.h"
 #include "accounting/ledger/cover.h"
 #include "accounting/ledger/engines.h"
 #include "accounting/ledger/payload.h"
@@ -271,12 +272,15 @@ TEST_P(Access, APolicyDecidesOnceThereIsOne) {
 TEST_P(Access, APolicyMayAskForApprovalsOfATraining) {
   publish(policy(1, R"({"id": "two", "effect": "allow", "actions": ["train"], "require": {"approvals": 1}})"), people_.officer);
   const auto trainer = as(Role::trainer);
-  EXPECT_EQ(reason_of([&] { trainer->begin_run({"ward-7", "triage", "", "{}"}); }), "policy");
+  EXPECT_EQ(reason_of([&] { trainer->begin_run({"ward-7", "triage", "", "{}"}); }), "too_few");
   present(*trainer, approved({Action::train, {{"dataset", "ward-7"}, {"purpose", "triage"}}}, people_.trainer, people_.approver));
   const std::string run = trainer->begin_run({"ward-7", "triage", "", "{}"});
   trainer->charge(run, kStep);
   trainer->finish_run(run, "completed");
-  EXPECT_NE(reason_of([&] { trainer->begin_run({"ward-7", "triage", "", "{}"}); }), "") << "once";
+  EXPECT_EQ(reason_of([&] { trainer->begin_run({"ward-7", "triage", "", "{}"}); }), "replayed") << "once";
+  const auto another = as(Role::trainer);
+  present(*another, approved({Action::train, run_scope("ward-7", "triage")}, people_.trainer, people_.stranger));
+  EXPECT_EQ(reason_of([&] { another->begin_run({"ward-7", "triage", "", "{}"}); }), "unknown_approver");
   EXPECT_TRUE(ledger_->verify().ok) << ledger_->verify().reason;
 }
 
