@@ -147,6 +147,18 @@ def sealed_section(sealed: dict[str, Any]) -> str:
     return "".join(lines)
 
 
+def ledger_section(ledger: dict[str, Any]) -> str:
+    step, verify, machine = ledger["step"], ledger["verify"], ledger["machine"]
+    return (
+        f"\n## Ledger\n\n{machine['processor']}, {machine['cores']} cores. `benchmarks/ledger_bench.py`: {step['steps']} steps of {step['step_ms']:.0f} ms, "
+        "each preceded by `charge_step` on a ledger file with a budget, in one run.\n\n| | |\n| --- | --- |\n"
+        f"| time in `charge_step` / time of the steps | {100 * step['overhead']:.2f} % |\n"
+        f"| the same, second half of the run | {100 * step['overhead_second_half']:.2f} % |\n"
+        f"| one `charge_step`, median | {step['charge_us_median']:.0f} us |\n"
+        f"| `verify` of {verify['charges']:,} charges, an entry each | {verify['verify_seconds']:.2f} s |\n"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
@@ -159,13 +171,15 @@ def main() -> None:
         if source.exists():
             found[name] = json.loads(source.read_text())
             draw(found[name]["results"], arguments.output)
-    read = {name: json.loads(path.read_text()) for name in ("noise", "certified", "sealed") if (path := arguments.results / f"{name}.json").exists()}
+    read = {name: json.loads(path.read_text()) for name in ("noise", "certified", "sealed", "ledger") if (path := arguments.results / f"{name}.json").exists()}
     text = page(found["step"], found.get("scaling")) if "step" in found else ""
     if "noise" in read:
         text += noise_section(read["noise"], read.get("certified"))
     if "sealed" in read:
         sealed_chart(read["sealed"], arguments.output)
         text += sealed_section(read["sealed"])
+    if "ledger" in read:
+        text += ledger_section(read["ledger"])
     if "step" in found:
         (arguments.output.parent / "benchmarks.md").write_text(text)
 
