@@ -7,9 +7,10 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, IterableDataset
 
-from hushgrad.engine import session_of
+from hushgrad.batch_sampler import PhysicalBatches, PrivateBatchSampler
 from hushgrad.errors import InvalidArgument, Unsupported
-from hushgrad.loader import PhysicalBatches, PrivateBatchSampler, announce
+from hushgrad.loader import announce
+from hushgrad.session import session_of
 
 __all__ = ["BatchMemoryManager"]
 

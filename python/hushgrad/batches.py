@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from hushgrad import _torch, accounting
 from hushgrad.errors import InvalidArgument
-from hushgrad.loader import describe_loader, is_sequential, refuse_repeats
+from hushgrad.loader_check import describe_loader, is_sequential, refuse_repeats
 
 __all__ = ["SAMPLINGS", "Sampling", "UserIds", "unsampled_distance", "warn_of_cost"]
 

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 
 from hushgrad.errors import Unsupported
-from hushgrad.loader import tensors_in
+from hushgrad.nested import tensors_in
 
 __all__ = ["check_collate"]
 

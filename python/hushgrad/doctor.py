@@ -23,7 +23,7 @@ from torch import nn
 from hushgrad import _torch
 from hushgrad.errors import InvalidArgument, Unsupported
 from hushgrad.independence import check_forward, check_inputs, find_mixing_module, problem_of
-from hushgrad.loader import tensors_in
+from hushgrad.nested import tensors_in
 
 __all__ = ["Diagnosis", "Finding", "batch_norm_to_group_norm", "examine", "fix", "replacement_for"]
 

@@ -3,39 +3,33 @@
 from __future__ import annotations
 
 import getpass
-import math
 import os
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-import torch
 from torch import nn
-from torch.optim import LBFGS, Optimizer
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader, IterableDataset
 
 from hushgrad import _core, _torch, accounting, checkpoint
 from hushgrad.approval import Approval, Operation, text_of
-from hushgrad.backward import watch_losses
+from hushgrad.batch_sampler import PhysicalBatches, PrivateBatchSampler
 from hushgrad.batches import Sampling, UserIds, unsampled_distance, warn_of_cost
+from hushgrad.clipping import Clipping
 from hushgrad.collate_check import check_collate
-from hushgrad.errors import HushgradError, InvalidArgument, InvalidState, LedgerError, PrivacyViolation, Unsupported
-from hushgrad.independence import check_forward, check_inputs, check_modules
+from hushgrad.errors import HushgradError, InvalidArgument, InvalidState, LedgerError, Unsupported
+from hushgrad.independence import check_modules
 from hushgrad.engine_checkpoint import load_checkpoint, save_checkpoint
 from hushgrad.keys import Keyring
 from hushgrad.sealed import KeyringLike
 from hushgrad.signing import PublicKey, SigningKey
 from hushgrad.insecure_seed import InsecureSeed
-from hushgrad.loader import (
-    Announced,
-    PhysicalBatches,
-    PrivateBatchSampler,
-    make_loader_private,
-    tensors_in,
-)
+from hushgrad.loader import make_loader_private
+from hushgrad.private_parameters import split_parameters
 from hushgrad.processes import ranks_of
+from hushgrad.session import PrivateSession, close_earlier, session_of
 from hushgrad.wrappers import run_as_written
 
 __all__ = ["PrivacyEngine", "PrivateSession", "session_of", "unsampled_distance"]
@@ -43,8 +37,6 @@ __all__ = ["PrivacyEngine", "PrivateSession", "session_of", "unsampled_distance"
 _Module = TypeVar("_Module", bound=nn.Module)
 _Optimizer = TypeVar("_Optimizer", bound=Optimizer)
 _Loader = TypeVar("_Loader", bound=DataLoader[Any])
-
-_sessions: weakref.WeakKeyDictionary[Optimizer, PrivateSession] = weakref.WeakKeyDictionary()
 
 
 def _listed(approvals: Sequence[Operation | Approval | str | os.PathLike[str]]) -> Sequence[Operation | Approval | str | os.PathLike[str]]:
@@ -54,224 +46,6 @@ def _listed(approvals: Sequence[Operation | Approval | str | os.PathLike[str]]) 
             "objects: approvals=[request, approval]."
         )
     return approvals
-
-
-def session_of(optimizer: Optimizer) -> PrivateSession:
-    """The private session of an optimizer that went through ``make_private``. Raises InvalidArgument for any other."""
-    session = _sessions.get(optimizer)
-    if session is None:
-        raise InvalidArgument(
-            "[optimizer] Expected an optimizer that went through PrivacyEngine.make_private, received another one. Make it private first."
-        )
-    return session
-
-
-class PrivateSession:
-    """Joins one module, one optimizer and one loader to a training run of the core. Made by ``make_private``."""
-
-    def __init__(
-        self, module: nn.Module, optimizer: Optimizer, training: _torch.PrivateTraining, batch_dim: int, ranks: _torch.Ranks | None = None
-    ) -> None:
-        self.training = training
-        self.ranks = ranks
-        self.batch_dim = batch_dim
-        self._optimizer = weakref.ref(optimizer)
-        self._batch: int | None = None
-        self._rows = 0
-        self._last_physical = True
-        self._iteration: object = None
-        self._skipped: object = None  # iteration over the loader in which an empty batch was left out
-        self._refused: str | None = None
-        self._hooks = [
-            module.register_forward_hook(self._after_forward, with_kwargs=True),
-            optimizer.register_step_pre_hook(self._before_step),
-        ]
-        watch_losses(self)
-        zero_grad = optimizer.zero_grad
-        owner = weakref.ref(self)
-
-        def zero_grad_and_discard(set_to_none: bool = True) -> None:
-            session = owner()
-            if session is not None and session.training.has_gradients:
-                session.training.discard(False)
-            zero_grad(set_to_none=set_to_none)
-
-        optimizer.zero_grad = zero_grad_and_discard  # type: ignore[method-assign]
-
-    def begin_batch(self, batch: Announced) -> None:
-        """A physical batch begins."""
-        if self._batch == 0 and batch.iteration is self._iteration:
-            self._skipped = batch.iteration
-        self._iteration = batch.iteration
-        if batch.first and not self.training.has_gradients:
-            self.training.discard(True)
-        self.training.begin_batch(batch.size, batch.epoch)
-        self._batch = batch.size
-        self._rows = batch.size if batch.rows is None else batch.rows
-        self._last_physical = batch.last
-
-    def _after_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        # Outside of training nothing is watched: a backward pass through it is stopped at the parameters.
-        if not module.training or not torch.is_grad_enabled():
-            return
-        outputs = [t for t in tensors_in(output) if t.requires_grad]
-        if not outputs:
-            return
-        if self._refused is not None:
-            raise Unsupported(self._refused)
-        if not self._batch:
-            # Nobody's pass: an empty batch, or one between step() and the next batch (a generator trained through this
-            # model). As a batch of nobody, it gives inputs their gradients and parameters none.
-            if self._batch is None:
-                self.training.begin_batch(0, 0)
-            self.training.watch(outputs)
-            return
-        check_inputs(args, kwargs, self._rows, self.batch_dim)
-        if self._watch(outputs) and self._batch > 1:
-            hooks = module._forward_hooks.copy()
-            module._forward_hooks.clear()  # the check calls the module; it must not be watched, nor call the user's hooks
-            try:
-                see = self.training.check_derivatives if self.training.needs_derivatives else None
-                check_forward(module, args, kwargs, self._rows, self.batch_dim, see)
-            except Unsupported as error:
-                # The graph's structure is known by now and would not be checked again.
-                self._refused = self.training.suspicion or str(error)
-                raise Unsupported(self._refused) from error
-            finally:
-                module._forward_hooks.update(hooks)
-
-    def _watch(self, outputs: list[torch.Tensor]) -> bool:
-        try:
-            return self.training.watch(outputs)
-        except Unsupported as error:
-            if self._batch is None or not 1 < self._batch < self._rows:
-                raise
-            raise Unsupported(
-                f"{error} If the model treats records independently, its layers do not keep the rows of one user together (a batch dimension that "
-                "is not the first, say): hand users out one at a time, by BatchMemoryManager with max_physical_batch_size=1."
-            ) from None
-
-    def before_backward(self, losses: list[torch.Tensor], gradients: list[torch.Tensor]) -> None:
-        """Refuses a loss that couples the samples of the batch."""
-        if self._batch is not None and losses:
-            self.training.check_loss(losses, gradients)
-
-    def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        # PyTorch passes the optimizer itself as the first argument.
-        closure: Callable[[], Any] | None = kwargs.get("closure", args[1] if len(args) > 1 else None)
-        result: tuple[Any, ...] | None = None
-        if closure is not None:
-            # The optimizer would call it after this hook and find ordinary gradients; it runs here, once.
-            with torch.enable_grad():
-                loss = closure()
-            result = ((optimizer, lambda: loss), {})
-        self._refuse_foreign_gradients(optimizer)
-        if self._refused is not None:
-            raise Unsupported(self._refused)
-        if self._batch is None:
-            raise InvalidState(
-                "[step] Expected a batch from the private data loader since the last step, received none. Iterate over the loader that "
-                "make_private returned and call step() once a batch."
-            )
-        if self._skipped is not None and self._skipped is self._iteration:
-            raise InvalidState(
-                "[step] Expected a step for every empty batch, received one after an empty batch that was left out: the missing step would tell, "
-                "without noise, that nobody was drawn. Drop the test for empty batches; forward, backward and step() take them."
-            )
-        self.training.accumulate()
-        self._batch = None
-        if self._last_physical:
-            self.training.step()
-        else:
-            for group in optimizer.param_groups:
-                for parameter in group["params"]:
-                    parameter.grad = None
-        return result
-
-    def _refuse_foreign_gradients(self, optimizer: Optimizer) -> None:
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if parameter.requires_grad and id(parameter) not in self._private:
-                    raise PrivacyViolation(
-                        "[step] Expected only the parameters that were made private, received another trainable one in the optimizer. Call "
-                        "make_private after the last add_param_group() or requires_grad_(True)."
-                    )
-
-    _private: frozenset[int] = frozenset()
-
-    def __reduce__(self) -> tuple[type[CopiedSession], tuple[()]]:
-        # copy.deepcopy(model) and pickling it, for averages of weights and snapshots: the copy is nobody's run.
-        return CopiedSession, ()
-
-    def close(self) -> None:
-        """Ends private training: the module trains as before, without privacy and without a charge. What was spent stays spent."""
-        self._batch = None
-        self.training.finish("completed")
-        # With the run itself go the guards that stop ordinary gradients at the parameters.
-        self.training = cast(_torch.PrivateTraining, EndedTraining.of(self.training))
-        for hook in self._hooks:
-            hook.remove()
-        optimizer = self._optimizer()
-        if optimizer is not None:
-            optimizer.__dict__.pop("zero_grad", None)
-            _sessions.pop(optimizer, None)
-
-
-class CopiedSession:
-    """What a copy of a private model holds in place of its session: it may be evaluated, and refuses to train."""
-
-    _refused = (
-        "[model] Expected a model that went through make_private, received a copy of one in training mode: its gradients would be ordinary "
-        "ones. Evaluate copies under eval() or torch.no_grad(); to train, load the state_dict into a new model and make that private."
-    )
-
-    def _after_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        if module.training and torch.is_grad_enabled() and any(t.requires_grad for t in tensors_in(output)):
-            raise Unsupported(self._refused)
-
-
-@dataclass(frozen=True)
-class EndedTraining:
-    """What is known of a run whose session was closed; in place of the run itself."""
-
-    run_id: str
-    steps: int
-    plan_json: str
-    target_delta: float | None
-    noise_multiplier: float
-    max_grad_norm: float
-    charges: str
-    has_gradients: bool = False
-
-    @staticmethod
-    def of(training: _torch.PrivateTraining) -> EndedTraining:
-        """The facts of a run that goes on until now."""
-        return EndedTraining(
-            training.run_id, training.steps, training.plan_json, training.target_delta, training.noise_multiplier,
-            training.max_grad_norm, training.history(),
-        )  # fmt: skip
-
-    def history(self) -> str:
-        """Every charge of the run as one event, in JSON."""
-        return self.charges
-
-    def finish(self, status: str) -> None:
-        """Nothing: the run is finished."""
-
-    def discard(self, all: bool) -> None:
-        """Nothing: there is nothing left."""
-
-    def begin_batch(self, size: int, epoch: int) -> None:
-        """Nothing: the batch is an ordinary one."""
-
-    def begin_epoch(self) -> None:
-        """Nothing: draw() says what is wrong."""
-
-    def draw(self) -> tuple[int, list[int], list[int] | None]:
-        """Raises InvalidState: batches of a private loader belong to its run."""
-        raise InvalidState(
-            "[loader] Expected a loader whose private training goes on, received one whose training was closed. Make a new DataLoader."
-        )
 
 
 class PrivacyEngine:
@@ -429,7 +203,7 @@ class PrivacyEngine:
         """
         return self._make_private(
             module, optimizer, data_loader, noise_multiplier,
-            _ClippingChoice(
+            Clipping(
                 clipping, max_grad_norm, target_unclipped_quantile, clipbound_learning_rate, min_clipbound, max_clipbound, unclipped_num_std
             ),
             Sampling(sampling, poisson_sampling, max_batch_size, user_ids, max_records_per_user), loss_reduction, batch_first, noise_generator,
@@ -477,7 +251,7 @@ class PrivacyEngine:
             raise InvalidArgument(f"[make_private_with_epsilon] Expected epochs to be an integer >= 1, received {epochs!r}.")
         return self._make_private(
             module, optimizer, data_loader, None,
-            _ClippingChoice(
+            Clipping(
                 clipping, max_grad_norm, target_unclipped_quantile, clipbound_learning_rate, min_clipbound, max_clipbound, unclipped_num_std
             ),
             Sampling(sampling, poisson_sampling, max_batch_size, user_ids, max_records_per_user), loss_reduction, batch_first, noise_generator,
@@ -490,7 +264,7 @@ class PrivacyEngine:
         optimizer: _Optimizer,
         data_loader: _Loader,
         noise_multiplier: float | None,
-        clipping: _ClippingChoice,
+        clipping: Clipping,
         sampling: Sampling,
         loss_reduction: str,
         batch_first: bool,
@@ -519,7 +293,7 @@ class PrivacyEngine:
                 '[make_private] Expected a data set with __getitem__ and __len__ with sensitivity="certified", received an IterableDataset. Give it '
                 '__getitem__, or use sensitivity="empirical".'
             )
-        private, ignored = _split_parameters(module, optimizer)
+        private, ignored = split_parameters(module, optimizer)
         ranks = ranks_of(module)
         check_modules(module)
         law = sampling.law(data_loader, 1 if ranks is None else ranks.size)
@@ -550,7 +324,7 @@ class PrivacyEngine:
             noise_multiplier = _calibrated(plan_with, target_epsilon, target_delta, epochs)
         plan = plan_with(float(noise_multiplier))
         names, parameters = list(private), list(private.values())
-        _close_earlier(parameters)
+        close_earlier(parameters)
         training = _torch.PrivateTraining(plan, parameters, names, list(ignored.values()), self._ledger, ranks)
         session = PrivateSession(module, optimizer, training, 0 if batch_first else 1, ranks)
         session._private = frozenset(id(p) for p in parameters)
@@ -563,7 +337,6 @@ class PrivacyEngine:
         if law["sampling"] in ("shuffled", "sequential") and noise_multiplier > 0:
             warn_of_cost(plan, law, float(noise_multiplier), epochs or 10, target_delta or 1 / (10 * law["dataset_size"]))
         self._sessions.append(session)
-        _sessions[optimizer] = session
         return module, optimizer, data_loader
 
     @property
@@ -679,100 +452,6 @@ def _calibrated(plan_with: Callable[[float], _torch.TrainingPlan], target_epsilo
     while accounting.epsilon(accounting.event_from_json(plan_with(noise_multiplier).charged_event_of(epochs)), target_delta)[1] > target_epsilon:
         noise_multiplier *= 1 + 1e-4
     return noise_multiplier
-
-
-@dataclass(frozen=True)
-class _ClippingChoice:
-    """The clipping arguments of ``make_private``."""
-
-    clipping: str
-    max_grad_norm: float | Sequence[float]
-    target_unclipped_quantile: float
-    clipbound_learning_rate: float
-    min_clipbound: float | None
-    max_clipbound: float | None
-    unclipped_num_std: float | None
-
-    def plan(self, names: list[str], noise_multiplier: float, batch_size: float) -> dict[str, Any]:
-        """The fields of a TrainingPlan. names: of the private parameters, in order."""
-        norms, groups = self._layers(names) if self.clipping == "per_layer" else ([], [])
-        bound = math.hypot(*norms) if norms else self._bound()
-        return {
-            "clipping": self.clipping,
-            "max_grad_norm": bound,
-            "layer_norms": norms,
-            "layer_of": groups,
-            "adaptive": self._adaptive(bound, noise_multiplier, batch_size) if self.clipping == "adaptive" else None,
-        }
-
-    def _bound(self) -> float:
-        if isinstance(self.max_grad_norm, (str, bytes, bool)) or not isinstance(self.max_grad_norm, (int, float)):
-            raise InvalidArgument(
-                f"[make_private] Expected max_grad_norm to be a number, received {type(self.max_grad_norm).__name__}. A sequence of bounds "
-                'is for clipping="per_layer".'
-            )
-        return float(self.max_grad_norm)
-
-    def _layers(self, names: list[str]) -> tuple[list[float], list[int]]:
-        if isinstance(self.max_grad_norm, Sequence):
-            if len(self.max_grad_norm) != len(names):
-                raise InvalidArgument(
-                    f"[make_private] Expected a max_grad_norm for each of {len(names)} trainable parameters of the optimizer, received "
-                    f"{len(self.max_grad_norm)}."
-                )
-            return [float(norm) for norm in self.max_grad_norm], list(range(len(names)))
-        owners = [name.rpartition(".")[0] for name in names]
-        layers = list(dict.fromkeys(owners))
-        return [self._bound() / math.sqrt(len(layers))] * len(layers), [layers.index(owner) for owner in owners]
-
-    def _adaptive(self, bound: float, noise_multiplier: float, batch_size: float) -> _torch.AdaptiveClippingOptions:
-        std = self.unclipped_num_std
-        return _torch.AdaptiveClippingOptions(
-            target_unclipped_quantile=self.target_unclipped_quantile,
-            clipbound_learning_rate=self.clipbound_learning_rate,
-            min_clipbound=1e-4 * bound if self.min_clipbound is None else self.min_clipbound,
-            max_clipbound=1e4 * bound if self.max_clipbound is None else self.max_clipbound,
-            unclipped_num_std=max(batch_size / 20, noise_multiplier) if std is None else std,
-        )
-
-
-def _close_earlier(parameters: list[nn.Parameter]) -> None:
-    """A parameter belongs to one private run: that of the latest make_private."""
-    identities = {id(p) for p in parameters}
-    for session in list(_sessions.values()):
-        if not identities.isdisjoint(session._private):
-            session.close()
-
-
-def _split_parameters(
-    module: nn.Module, optimizer: Optimizer
-) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
-    if not isinstance(module, nn.Module):
-        raise InvalidArgument(f"[make_private] Expected module to be a torch.nn.Module, received {type(module).__name__}.")
-    if not isinstance(optimizer, Optimizer):
-        raise InvalidArgument(f"[make_private] Expected optimizer to be a torch.optim.Optimizer, received {type(optimizer).__name__}.")
-    if isinstance(optimizer, LBFGS):
-        raise Unsupported(
-            "[make_private] Expected an optimizer that takes one gradient a step, received LBFGS, which takes several. Use SGD, Adam or another."
-        )
-    if optimizer in _sessions:
-        raise InvalidState("[make_private] Expected an optimizer that is not private yet, received one that is. Make a new optimizer.")
-    named = {id(p): name for name, p in module.named_parameters()}
-    stepped: dict[str, nn.Parameter] = {}
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            name = named.get(id(parameter))
-            if name is None:
-                raise InvalidArgument(
-                    "[make_private] Expected every parameter of the optimizer to be the module's, received one that is not. Build the optimizer "
-                    "from module.parameters(), after the last change of the module."
-                )
-            if parameter.requires_grad:
-                stepped[name] = parameter
-    if not stepped:
-        raise InvalidArgument("[make_private] Expected at least one trainable parameter in the optimizer, received none.")
-    ignored = {name: p for name, p in module.named_parameters() if p.requires_grad and name not in stepped}
-    return stepped, ignored
 
 
 def _settle(ledger: _torch.LedgerHandle) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from hushgrad.errors import Unsupported
-from hushgrad.loader import tensors_in
+from hushgrad.nested import tensors_in
 
 __all__ = ["Problem", "check_forward", "check_inputs", "check_modules", "find_mixing_module", "problem_of"]
 

@@ -476,8 +476,9 @@ def test_checkpoints_continue(tmp_path: Path) -> None:
     assert other.accountant.history == [(1.0, 0.25, 8)]
 
 
-def test_an_older_checkpoint_gives_nothing_back(tmp_path: Path) -> None:
-    engine, made = private()
+@pytest.mark.parametrize("accountant", ["prv", "rdp", "gdp"])
+def test_an_older_checkpoint_gives_nothing_back(tmp_path: Path, accountant: str) -> None:
+    engine, made = private(accountant=accountant)
     train(made)
     engine.save_checkpoint(path=tmp_path / "early.pt", module=made[0])
     train(made, epochs=2)

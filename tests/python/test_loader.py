@@ -278,7 +278,7 @@ def test_a_stream_is_read_no_more_often_than_its_buffer_asks(monkeypatch: pytest
     loader = private(DataLoader(stream, batch_size=20))
     assert [sorted(x.tolist()) == x.tolist() for (x,) in loader] == [True] * 10
     assert stream.passes == 1
-    monkeypatch.setattr("hushgrad.loader.STREAM_BUFFER", 40)
+    monkeypatch.setattr("hushgrad.stream.STREAM_BUFFER", 40)
     before = stream.passes
     assert sum(1 for _ in loader) == 10
     # Windows of at most 40 records, about 200 in all; none needs more than a batch.

@@ -12,7 +12,7 @@ from torch.utils.data.dataloader import default_collate
 from hushgrad.compat.opacus._missing import refuse
 from hushgrad.compat.opacus.utils.uniform_sampler import UniformWithReplacementSampler, refuse_generator
 from hushgrad.errors import InvalidArgument, Unsupported
-from hushgrad.loader import CollateAllowingEmpty
+from hushgrad.empty_batch import CollateAllowingEmpty
 
 __all__ = ["CollateWithMadeUpRow", "DPDataLoader", "adopt_loader"]
 

@@ -6,7 +6,6 @@ import math
 import os
 import warnings
 import weakref
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import IO, Any
 
@@ -17,6 +16,7 @@ from torch.utils.data import DataLoader
 
 import hushgrad
 from hushgrad import _core, accounting
+from hushgrad.batches import unsampled_distance
 from hushgrad.compat.opacus.accountants import IAccountant, create_accountant
 from hushgrad.compat.opacus.accountants.accountant import EventAccountant
 from hushgrad.compat.opacus.accountants.utils import get_noise_multiplier
@@ -26,11 +26,11 @@ from hushgrad.compat.opacus.optimizers.optimizer import adopt_optimizer
 from hushgrad.compat.opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
 from hushgrad.compat.opacus.utils.uniform_sampler import UniformWithReplacementSampler
 from hushgrad.compat.opacus.validators.module_validator import ModuleValidator
-from hushgrad.engine import session_of, unsampled_distance
 from hushgrad.errors import InvalidArgument, Unsupported
 from hushgrad.insecure_seed import InsecureSeed
-from hushgrad.loader import describe_loader, is_sequential, steps_per_epoch
+from hushgrad.loader_check import describe_loader, is_sequential, steps_per_epoch
 from hushgrad.processes import processes_of
+from hushgrad.session import is_private, session_of
 
 __all__ = ["PrivacyEngine"]
 
@@ -68,7 +68,6 @@ class PrivacyEngine:
         actor: str | None = None,
         keyring: Any = None,
     ) -> None:
-        self._charged: Counter[tuple[float, float]] = Counter()
         self.secure_mode = secure_mode
         self.secure_rng = None
         self.dataset: Any = None
@@ -90,7 +89,6 @@ class PrivacyEngine:
     @accountant.setter
     def accountant(self, accountant: IAccountant) -> None:
         if isinstance(accountant, EventAccountant):
-            accountant._charged = lambda: self._charged
             accountant._released = self.native.get_epsilon
         self._accountant = accountant
 
@@ -137,7 +135,7 @@ class PrivacyEngine:
         poisson_sampling = _draws_poisson(data_loader) or poisson_sampling
         _ignore_drop_last(data_loader, poisson_sampling)
         size, batch_size = describe_loader(data_loader, processes_of(module))
-        if _is_private(optimizer):
+        if is_private(optimizer):
             session_of(optimizer).close()
         distance = unsampled_distance(data_loader)
         self.native.make_private(
@@ -356,7 +354,6 @@ class PrivacyEngine:
         # Without amplification a Gaussian of a smaller multiplier, as the ledger is charged (accounting/batch_law.h).
         own = noise_multiplier / 2 if distance == 2 else math.nextafter(noise_multiplier / math.sqrt(5), 0.0)
         step = (noise_multiplier, sample_rate) if sample_rate is not None else (own, 1.0)
-        self._charged[step] += 1
         self.accountant.step(noise_multiplier=step[0], sample_rate=step[1])
 
 
@@ -430,14 +427,6 @@ def _ignore_drop_last(data_loader: DataLoader[Any], poisson_sampling: bool) -> N
     if poisson_sampling and data_loader.drop_last:
         warnings.warn("make_private: drop_last=True is ignored. Poisson batches have no last one.", stacklevel=3)
         data_loader.__dict__["drop_last"] = False
-
-
-def _is_private(optimizer: Optimizer) -> bool:
-    try:
-        session_of(optimizer)
-    except InvalidArgument:
-        return False
-    return True
 
 
 def _stateful(optimizer: Any, noise_scheduler: Any, grad_clip_scheduler: Any) -> Iterable[tuple[str, Any]]:

@@ -16,9 +16,6 @@ __all__ = ["EventAccountant", "History", "IAccountant"]
 #: Steps in order, equal ones in a row as one entry.
 History = list[tuple[float, float, int]]
 
-_Charges = Counter[tuple[float, float]]
-
-
 class IAccountant(abc.ABC):
     """Opacus' interface. Own accountants derive from it and are named with ``register_accountant``."""
 
@@ -83,9 +80,8 @@ class EventAccountant(IAccountant):
     engine has released: loading an older state or emptying the history gives nothing back.
     """
 
-    #: Of an engine's accountant: what the engine has charged, and the epsilon at a delta of what its ledger was charged,
-    #: which holds the finite precision of the noise too.
-    _charged: Callable[[], _Charges] | None = None
+    #: Of an engine's accountant: the epsilon at a delta of what the engine's ledger was charged, finite precision of the
+    #: noise included.
     _released: Callable[[float], float] | None = None
 
     def __init__(self) -> None:
@@ -102,24 +98,19 @@ class EventAccountant(IAccountant):
             self.history.append((noise_multiplier, sample_rate, 1))
 
     def _upper(self, delta: float, accountant: str) -> float:
-        history: _Charges = Counter()
+        history: Counter[tuple[float, float]] = Counter()
         for noise_multiplier, sample_rate, steps in self.history:
             history[(noise_multiplier, sample_rate)] += steps
-        worst = _epsilon(history, delta, accountant)
-        if self._charged is None or self._released is None:
-            return worst
-        charged = self._charged()
-        if not charged <= history:
-            worst = max(worst, _epsilon(charged, delta, accountant))
-        return max(worst, self._released(delta))
+        epsilon = _epsilon(history, delta, accountant)
+        return epsilon if self._released is None else max(epsilon, self._released(delta))
 
 
-def _epsilon(charges: _Charges, delta: float, accountant: str) -> float:
+def _epsilon(history: Counter[tuple[float, float]], delta: float, accountant: str) -> float:
     # Equal steps are one event however often others came between: the order does not change the composition.
     events = [
         accounting.SelfComposedDpEvent(
             accounting.PoissonSampledDpEvent(float(rate), accounting.GaussianDpEvent(float(noise))), int(steps)
         )
-        for (noise, rate), steps in charges.items()
+        for (noise, rate), steps in history.items()
     ]
     return accounting.epsilon(accounting.ComposedDpEvent(events), delta, accountant)[1]

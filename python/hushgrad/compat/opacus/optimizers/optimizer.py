@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from torch import nn
 from torch.optim import Optimizer
 
-from hushgrad.engine import PrivateSession, session_of
+from hushgrad.session import PrivateSession, session_of
 from hushgrad.errors import InvalidArgument, Unsupported
 
 __all__ = ["DPOptimizer", "StepCounter", "adopt_optimizer"]
