@@ -15,6 +15,8 @@ import math
 import platform
 import random
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from importlib import import_module
@@ -93,6 +95,13 @@ def queries() -> list[dict[str, Any]]:
     return rows
 
 
+def import_seconds() -> float:
+    """Of a fresh interpreter, its own start taken off."""
+    program = "import time; start = time.process_time(); import hushgrad.accounting; print(time.process_time() - start)"
+    runs = [subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True) for _ in range(5)]
+    return statistics.median(float(run.stdout) for run in runs)
+
+
 def history(runs: int) -> dict[str, Any]:
     random.seed(1)
     event = ComposedDpEvent(
@@ -140,18 +149,20 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = queries()
     faster = [row["times_faster"] for row in rows if row["times_faster"]]
-    past = history(arguments.runs)
+    past, light = history(arguments.runs), import_seconds()
     document = {
         "machine": {"processor": platform.processor() or platform.machine(), "system": platform.platform()},
         "time": "processor time, one thread, median of several",
         "delta": DELTA,
         "queries": rows,
         "history": past,
+        "import_seconds": light,
         "sweep": sweep(arguments.sweep, arguments.corners),
         "goals": {
             "median_times_faster": {"goal": 30, "found": statistics.median(faster) if faster else None},
             "largest_calibration_seconds": {"goal": 0.1, "found": max(row["calibration_seconds"] for row in rows)},
             "history_seconds": {"goal": 1.0, "found": past["seconds"]},
+            "import_seconds": {"goal": 0.1, "found": light},
         },
     }
     text = json.dumps(document, indent=2)

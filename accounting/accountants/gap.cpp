@@ -14,6 +14,7 @@ constexpr double kTailShare = 1e-4;
 // The same where delta is not known yet; enough for every delta that matters.
 constexpr double kUsualTail = 1e-24;
 constexpr double kLargestLambda = 0.5;
+constexpr double kLargestEpsilon = 600;
 
 Spending without_gap(Spending spending) {
   spending.gap_order = spending.gap_divergence = spending.failure = 0;
@@ -41,7 +42,7 @@ struct Gap {
 
 // The ideal release is asked at `share` less of delta; fits if the rest pays for the gap.
 Gap gap_at(const Spending& spending, double delta, double share, double epsilon) {
-  if (!(epsilon < 600)) return {epsilon, 0, 0};
+  if (!(epsilon < kLargestEpsilon)) return {epsilon, 0, 0};
   const double growth = growth_at(epsilon + kLargestLambda);
   const double beta = spending.gap_divergence > 0 ? kTailShare * delta / growth : 0;
   const double lambda = ratio_bound(spending, std::log(beta));
@@ -54,31 +55,54 @@ Gap first_that_fits(const Spending& spending, const Spending& ideal, double delt
   // A smaller share of delta for the ideal release makes its epsilon larger and leaves more for the rest.
   for (double share : {std::min(likely_share(spending, delta), 0.4), 0.5, 0.9}) {
     const Gap gap = gap_at(spending, delta, share, ideal_epsilon(ideal, delta * (1 - share)).upper);
-    if (gap.fits || !(gap.epsilon < 600)) return gap;
+    if (gap.fits || !(gap.epsilon < kLargestEpsilon)) return gap;
   }
   return {kInfinity, 0, 0};
 }
 
 double upper_of(const Gap& gap) { return gap.fits ? (gap.epsilon + 2 * gap.lambda) * kUp : kInfinity; }
 
+// What the gap turns an ideal (epsilon - 2 lambda, d) into. Below 0 both directions of the ideal release say d through the other:
+// H_(e^-s)(P, Q) = 1 - e^-s + e^-s H_(e^s)(Q, P).
+double shifted_delta(const Spending& ideal, double epsilon, const IdealBounds& ideal_delta) {
+  if (epsilon >= 0) return ideal_delta(ideal, epsilon).upper;
+  return (-std::expm1(epsilon) + std::exp(epsilon) * ideal_delta(ideal, -epsilon).upper) * kUp;
+}
+
+// (1 + e^epsilon) times what the tail and the failure may carry.
+double rest_at(const Spending& spending, double epsilon, double beta) {
+  const double rare = beta + spending.failure;
+  return rare > 0 ? growth_at(epsilon) * rare * kUp : 0;
+}
+
+double delta_at(const Spending& spending, const Spending& ideal, double epsilon, double lambda, double beta, const IdealBounds& ideal_delta) {
+  const double rest = rest_at(spending, epsilon + lambda, beta);
+  return std::min(1.0, std::exp(lambda) * shifted_delta(ideal, epsilon - 2 * lambda, ideal_delta) * kUp + rest);
+}
+
 double delta_with(const Spending& spending, const Spending& ideal, double epsilon, double beta, const IdealBounds& ideal_delta) {
-  const double lambda = ratio_bound(spending, std::log(beta));
-  if (!(2 * lambda <= epsilon)) return 1;
-  const double rest = growth_at(std::min(epsilon, 700.0)) * (beta + spending.failure) * kUp;
-  return std::min(1.0, std::exp(lambda) * ideal_delta(ideal, epsilon - 2 * lambda).upper * kUp + rest);
+  const double lambda = ratio_bound(spending, std::log(beta)), twice = 2 * lambda;
+  if (!(twice < kLargestEpsilon)) return 1;
+  epsilon = std::min(epsilon, kLargestEpsilon);  // beyond, delta is no larger
+  const double direct = delta_at(spending, ideal, epsilon, lambda, beta, ideal_delta);
+  if (epsilon >= twice) return direct;
+  // (twice, d)-DP is at most randomised response with that epsilon, or with probability d anything (Kairouz, Oh, Viswanath 2015).
+  const double d = delta_at(spending, ideal, twice, lambda, beta, ideal_delta);
+  const double response = -std::expm1(epsilon - twice) / (1 + std::exp(-twice));
+  return std::min({1.0, direct, (d + (1 - d) * response) * kUp});
 }
 
 double lower_delta_with(const Spending& spending, const Spending& ideal, double epsilon, double beta, const IdealBounds& ideal_delta) {
   const double lambda = ratio_bound(spending, std::log(beta));
-  if (!(2 * lambda <= epsilon)) return 0;
-  const double rest = growth_at(std::min(epsilon, 700.0)) * (beta + spending.failure) * kUp;
-  return std::max(0.0, (ideal_delta(ideal, epsilon + 2 * lambda).lower - rest * std::exp(2 * lambda)) * std::exp(-lambda) / kUp);
+  if (!(lambda < kLargestEpsilon)) return 0;
+  const double rest = rest_at(spending, epsilon + lambda, beta);
+  return std::max(0.0, (ideal_delta(ideal, epsilon + 2 * lambda).lower - rest) * std::exp(-lambda) / kUp);
 }
 
 // Any tail is right; one that suits the delta that comes out is also tight.
 double suitable_tail(const Spending& spending, const Spending& ideal, double epsilon, const IdealBounds& ideal_delta) {
   if (spending.gap_divergence == 0) return 0;
-  const double growth = growth_at(std::min(epsilon, 700.0));
+  const double growth = growth_at(std::min(epsilon, kLargestEpsilon));
   const double usual = kUsualTail / growth;
   const bool small = 2 * ratio_bound(spending, std::log(usual)) <= 1e-3;
   const double near = small ? 1 : ideal_delta(ideal, epsilon).upper;
@@ -109,7 +133,7 @@ Interval with_gap_delta(const Spending& spending, double epsilon, const IdealBou
   double beta = suitable_tail(spending, ideal, epsilon, ideal_delta);
   double upper = delta_with(spending, ideal, epsilon, beta, ideal_delta);
   if (beta > 0 && upper < 1e4 * kUsualTail) {
-    beta = std::max(kTailShare * std::min(upper, ideal_delta(ideal, epsilon).upper) / growth_at(std::min(epsilon, 700.0)), 1e-300);
+    beta = std::max(kTailShare * std::min(upper, ideal_delta(ideal, epsilon).upper) / growth_at(std::min(epsilon, kLargestEpsilon)), 1e-300);
     upper = std::min(upper, delta_with(spending, ideal, epsilon, beta, ideal_delta));
   }
   return {std::min(upper, lower_delta_with(spending, ideal, epsilon, beta, ideal_delta)), upper};

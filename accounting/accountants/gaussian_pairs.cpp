@@ -21,6 +21,8 @@ std::string key_of(const Parts&... parts) {
   return text.str();
 }
 
+double squared(double mu) { return mu * mu * (1 + 1e-15); }
+
 double log_normal(double x, double s) { return -x * x / (2 * s * s) - kLogSqrt2Pi - std::log(s); }
 
 // Five points suffice where the exponents change by less than 1/4.
@@ -75,6 +77,7 @@ class GaussianMixturePair : public LossPair {
   }
   double centre() const override { return used_ < 0.5 ? loss(0) : 0; }
   double used() const override { return std::min(1.0, used_ * (1 + 1e-12)); }
+  double gaussian_mu_squared() const override { return squared(largest_ / s_); }
 
  private:
   double exponent(std::size_t i, double x) const { return (2 * x - shifts_[i]) * shifts_[i] / (2 * s_ * s_); }
@@ -109,6 +112,7 @@ class SubstitutedGaussianPair : public LossPair {
     return {loss(-reach), loss(reach)};
   }
   double used() const override { return q_; }
+  double gaussian_mu_squared() const override { return squared(2 / s_); }
 
  private:
   double q_, s_;
@@ -156,6 +160,7 @@ class ReplacedGaussianPair : public LossPair {
     return {-top, top};
   }
   double used() const override { return q_; }
+  double gaussian_mu_squared() const override { return squared(1 / s_); }
 
  private:
   double q_, s_;
@@ -183,6 +188,9 @@ class MixedPair : public LossPair {
   double centre() const override { return first_->centre(); }
   double used() const override {
     return std::min(1.0, ((1 - weight_) * first_->used() + weight_ * second_->used()) * (1 + 1e-12));
+  }
+  double gaussian_mu_squared() const override {
+    return std::max(first_->gaussian_mu_squared(), second_->gaussian_mu_squared());
   }
 
  private:

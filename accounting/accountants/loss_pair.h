@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -49,6 +50,9 @@ class LossPair {
   virtual bool tight() const { return true; }
   /// Probability that the record has any influence at all; 1 where unknown.
   virtual double used() const { return 1; }
+  /// mu^2 of a plain Gaussian release that dominates the pair in both directions: what it spends without amplification, known
+  /// also where the outcomes above leave out more than a question allows. Infinite where none is known.
+  virtual double gaussian_mu_squared() const { return std::numeric_limits<double>::infinity(); }
 };
 
 using LossPairPointer = std::shared_ptr<const LossPair>;

@@ -9,6 +9,7 @@
 #include "accounting/accountants/gaussian.h"
 #include "accounting/accountants/rdp.h"
 #include "accounting/accountants/root.h"
+#include "dpcore/error.h"
 
 namespace hushgrad {
 namespace {
@@ -72,6 +73,20 @@ struct Bounds {
 Crossing crossing(const Composition& composition, const Window& window, double guess, double log_delta) {
   return find_crossing([&](double e) { return composition.log_delta(e) - log_delta; }, guess,
                        1e-3 * window.deviation + 1e-3 / window.tilt, kRootTolerance);
+}
+
+// Where a grid leaves the upper end open (a delta below what it leaves out), or cannot close on the lower one anyway: as if
+// nothing amplified.
+bool may_be_loose(const Spending& spending, bool coarse) { return coarse || !all_tight(spending); }
+
+double unamplified_epsilon(const Spending& spending, double delta) {
+  const double mu_squared = unamplified_mu_squared(spending);
+  return mu_squared < kInfinity ? gaussian_epsilon(mu_squared, delta).upper : kInfinity;
+}
+
+double unamplified_delta(const Spending& spending, double epsilon) {
+  const double mu_squared = unamplified_mu_squared(spending);
+  return mu_squared < kInfinity ? gaussian_delta(mu_squared, epsilon).upper : 1;
 }
 
 // How far the ends may be apart before a finer grid is tried, and how often.
@@ -177,6 +192,9 @@ Interval composed_epsilon(const Spending& spending, double delta, Ends ends) {
     bounds.interval.lower = std::max(bounds.interval.lower, largest_part_epsilon(spending, delta));
   }
   if (bounds.coarse) bounds.interval.upper = std::min(bounds.interval.upper, rdp_epsilon(spending, delta));
+  if (may_be_loose(spending, bounds.coarse)) {
+    bounds.interval.upper = std::min(bounds.interval.upper, unamplified_epsilon(spending, delta));
+  }
   return {std::min(bounds.interval.lower, bounds.interval.upper), bounds.interval.upper};
 }
 
@@ -187,6 +205,7 @@ Interval composed_delta(const Spending& spending, double epsilon, Ends ends) {
   const bool coarse = remove.coarse || (add.coarse && add.upper > remove.upper);
   double upper = std::clamp(std::exp(std::max(remove.upper, add.upper)), kSmallest, ever_used(spending));
   if (coarse) upper = std::min(upper, rdp_delta(spending, epsilon));
+  if (may_be_loose(spending, coarse)) upper = std::min(upper, unamplified_delta(spending, epsilon));
   if (ends == Ends::upper) return {0, upper};
   double lower = std::exp(std::max(remove.lower, add.lower));
   if (coarse) lower = std::max(lower, largest_part_delta(spending, epsilon));
@@ -239,7 +258,25 @@ Interval delta_of(const Spending& spending, double epsilon, Ends ends) {
   return {spending.rounded_up ? 0 : bounds.lower, bounds.upper};
 }
 
+void expect_composition(const Spending& spending) {
+  if (spending.log_unexposed == 0 && spending.selections.empty() && !spending.has_gap()) return;
+  throw InvalidArgument("[pld] Expected a composition of steps with noise alone, received exposures, selections or finite "
+                        "precision. Directions of those have no bounds of their own: ask pld_epsilon or pld_delta.");
+}
+
 }  // namespace
+
+Interval pld_direction_epsilon(const Spending& spending, double delta, Direction direction) {
+  expect_composition(spending);
+  if (ever_used(spending) <= delta) return {0, 0};
+  return direction_epsilon(spending, direction, std::log(delta), Ends::both).interval;
+}
+
+Interval pld_direction_delta(const Spending& spending, double epsilon, Direction direction) {
+  expect_composition(spending);
+  const LogDeltaBounds bounds = direction_log_delta(spending, direction, epsilon, Ends::both);
+  return {std::exp(bounds.lower), std::exp(bounds.upper)};
+}
 
 Interval pld_epsilon(const Spending& spending, double delta) {
   return with_gap_epsilon(spending, delta, [](const Spending& s, double at) { return epsilon_of(s, at, Ends::both); });

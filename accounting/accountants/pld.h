@@ -3,6 +3,7 @@
 #pragma once
 
 #include "accounting/accountants/accountant.h"
+#include "accounting/accountants/gaussian.h"
 #include "accounting/accountants/spending.h"
 
 namespace hushgrad {
@@ -22,5 +23,12 @@ Interval pld_delta(const Spending& spending, double epsilon);
 /// The same upper ends without the cost of the lower ones.
 double pld_epsilon_upper(const Spending& spending, double delta);
 double pld_delta_upper(const Spending& spending, double epsilon);
+
+/// The same of one direction alone: remove compares (with the record, without it), add the other way round; the bounds above
+/// are the larger of both. Through the grid of losses, also where a closed form exists, so that one can be checked against the
+/// other. An upper end of infinity (of 1): no grid fits.
+/// Throws InvalidArgument for a spending with exposures, selections or finite precision.
+Interval pld_direction_epsilon(const Spending& spending, double delta, Direction direction);
+Interval pld_direction_delta(const Spending& spending, double epsilon, Direction direction);
 
 }  // namespace hushgrad

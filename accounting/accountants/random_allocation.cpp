@@ -63,6 +63,8 @@ class RandomAllocationPair : public LossPair {
     return text.str();
   }
   bool tight() const override { return false; }
+  // Told the bin, the attacker sees one Gaussian release.
+  double gaussian_mu_squared() const override { return (1 + 1e-15) / (s_ * s_); }
 
   Outcomes outcomes(double spacing, double offset, double log_rest) const override {
     const auto ratio = average(log_rest);

@@ -101,11 +101,19 @@ double success_for(double shape, double mean) {
   return std::exp(low) * (1 - 1e-9);
 }
 
-std::vector<double> spending_rdp(const Spending& spending, std::span<const double> orders);
+// Pairs leave out outcomes beyond their reach, for which delta pays. Where it cannot, those that a Gaussian release dominates
+// count as that, and leave out nothing.
+enum class Pairs { amplified, as_gaussian };
+
+bool counts_as_gaussian(const PairSteps& step, Pairs pairs) {
+  return pairs == Pairs::as_gaussian && step.pair->gaussian_mu_squared() < kInfinity;
+}
+
+std::vector<double> spending_rdp(const Spending& spending, std::span<const double> orders, Pairs pairs);
 
 // Papernot and Steinke 2022, Theorem 2 (negative binomial) and Theorem 6 (Poisson).
-std::vector<double> selection_rdp(const Selection& selection, std::span<const double> orders) {
-  const std::vector<double> run = spending_rdp(*selection.run, orders);
+std::vector<double> selection_rdp(const Selection& selection, std::span<const double> orders, Pairs pairs) {
+  const std::vector<double> run = spending_rdp(*selection.run, orders, pairs);
   const double log_mean = std::log(selection.mean);
   std::vector<double> best(orders.size(), kInfinity);
   double constant = kInfinity;
@@ -129,17 +137,21 @@ std::vector<double> selection_rdp(const Selection& selection, std::span<const do
   return best;
 }
 
-std::vector<double> spending_rdp(const Spending& spending, std::span<const double> orders) {
+std::vector<double> spending_rdp(const Spending& spending, std::span<const double> orders, Pairs pairs) {
   std::vector<double> total(orders.size());
   for (std::size_t i = 0; i < orders.size(); ++i) {
     total[i] = orders[i] / 2 * spending.mu_squared;
     for (const SampledGaussian& step : spending.sampled) {
       total[i] += step.count * sampled_gaussian_rdp(step.sampling_probability, step.noise_multiplier, orders[i]);
     }
-    for (const PairSteps& step : spending.pairs) total[i] += step.count * pair_rdp(*step.pair, orders[i]).divergence;
+    for (const PairSteps& step : spending.pairs) {
+      const double gaussian = orders[i] / 2 * step.pair->gaussian_mu_squared();
+      const bool as_gaussian = counts_as_gaussian(step, pairs);
+      total[i] += step.count * (as_gaussian ? gaussian : std::min(gaussian, pair_rdp(*step.pair, orders[i]).divergence));
+    }
   }
   for (const Selection& selection : spending.selections) {
-    const std::vector<double> more = selection_rdp(selection, orders);
+    const std::vector<double> more = selection_rdp(selection, orders, pairs);
     for (std::size_t i = 0; i < orders.size(); ++i) total[i] += selection.count * more[i];
   }
   for (double& value : total) value *= kSlack;
@@ -147,11 +159,13 @@ std::vector<double> spending_rdp(const Spending& spending, std::span<const doubl
 }
 
 // The probability that the divergences above leave out.
-double left_out(const Spending& spending) {
+double left_out(const Spending& spending, Pairs pairs) {
   double total = 0;
-  for (const PairSteps& step : spending.pairs) total += step.count * pair_rdp(*step.pair, 2).rest;
+  for (const PairSteps& step : spending.pairs) {
+    if (!counts_as_gaussian(step, pairs)) total += step.count * pair_rdp(*step.pair, 2).rest;
+  }
   for (const Selection& selection : spending.selections) {
-    total += selection.count * selection.mean * left_out(*selection.run) * 4;
+    total += selection.count * selection.mean * left_out(*selection.run, pairs) * 4;
   }
   return total;
 }
@@ -196,11 +210,13 @@ std::span<const double> default_rdp_orders() {
   return orders;
 }
 
-double rdp_epsilon(const Spending& spending, double delta, std::span<const double> orders) {
+namespace {
+
+double epsilon_with(Pairs pairs, const Spending& spending, double delta, std::span<const double> orders) {
   double best = kInfinity;
-  delta -= left_out(spending);
+  delta -= left_out(spending, pairs);
   if (!(delta > 0)) return kInfinity;
-  const std::vector<double> divergences = spending_rdp(spending, orders);
+  const std::vector<double> divergences = spending_rdp(spending, orders, pairs);
   for (std::size_t i = 0; i < orders.size(); ++i) {
     const double order = orders[i], rdp = divergences[i];
     const double epsilon = rdp + std::log1p(-1 / order) - (std::log(delta) + std::log(order)) / (order - 1);
@@ -210,16 +226,30 @@ double rdp_epsilon(const Spending& spending, double delta, std::span<const doubl
   return std::max(best, 0.0);
 }
 
-double rdp_delta(const Spending& spending, double epsilon, std::span<const double> orders) {
+double delta_with(Pairs pairs, const Spending& spending, double epsilon, std::span<const double> orders) {
   double best = 0;
-  const std::vector<double> divergences = spending_rdp(spending, orders);
+  const std::vector<double> divergences = spending_rdp(spending, orders, pairs);
   for (std::size_t i = 0; i < orders.size(); ++i) {
     const double order = orders[i], rdp = divergences[i];
     if (!(rdp < kInfinity)) continue;
     const double log_delta = (order - 1) * (rdp - epsilon + std::log1p(-1 / order)) - std::log(order);
     best = std::min(best, log_delta + 1e-14 * ((order - 1) * (rdp + epsilon) + 10));
   }
-  return std::min(1.0, std::max(std::exp(best), std::numeric_limits<double>::min()) + left_out(spending));
+  return std::min(1.0, std::max(std::exp(best), std::numeric_limits<double>::min()) + left_out(spending, pairs));
+}
+
+}  // namespace
+
+double rdp_epsilon(const Spending& spending, double delta, std::span<const double> orders) {
+  const double amplified = epsilon_with(Pairs::amplified, spending, delta, orders);
+  if (!(left_out(spending, Pairs::amplified) > 0)) return amplified;
+  return std::min(amplified, epsilon_with(Pairs::as_gaussian, spending, delta, orders));
+}
+
+double rdp_delta(const Spending& spending, double epsilon, std::span<const double> orders) {
+  const double amplified = delta_with(Pairs::amplified, spending, epsilon, orders);
+  if (!(left_out(spending, Pairs::amplified) > 0)) return amplified;
+  return std::min(amplified, delta_with(Pairs::as_gaussian, spending, epsilon, orders));
 }
 
 Interval RdpAccountant::epsilon(const Event& event, double delta, Adjacency adjacency) const {

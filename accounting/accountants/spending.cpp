@@ -410,6 +410,17 @@ Spending flatten(const Event& event, Adjacency adjacency) {
   return flattener.take();
 }
 
+double unamplified_mu_squared(const Spending& spending) {
+  if (!spending.selections.empty()) return kInfinity;
+  double total = spending.mu_squared;
+  for (const SampledGaussian& step : spending.sampled) {
+    const double mu = 1 / step.noise_multiplier;
+    total = sum_up(total, product_up(step.count, mu * mu * (1 + 1e-15)));
+  }
+  for (const PairSteps& step : spending.pairs) total = sum_up(total, product_up(step.count, step.pair->gaussian_mu_squared()));
+  return total;
+}
+
 double toeplitz_sensitivity(const std::vector<double>& coefficients, std::int64_t steps, std::int64_t min_separation,
                             std::int64_t max_participations) {
   const auto coefficient = [&](std::int64_t t) {

@@ -63,6 +63,10 @@ struct Spending {
 /// Throws Unsupported, naming the sub-event and saying why, for what has no proven bound under that adjacency.
 Spending flatten(const Event& event, Adjacency adjacency = Adjacency::add_or_remove_one);
 
+/// mu^2 of one Gaussian release that dominates everything here, as if no sampling or allocation amplified; rounded up.
+/// Infinite where a part has no such bound (selections, pairs without gaussian_mu_squared()).
+double unamplified_mu_squared(const Spending& spending);
+
 /// The l2 norm of what one record adds to C x in a MatrixFactorizationDpEvent, in units of its contribution: for
 /// non-negative, non-increasing coefficients the worst participations are the earliest and closest ones (Kalinin and
 /// Lampert 2024, Theorem 2). Rounded up.

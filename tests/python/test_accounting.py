@@ -10,8 +10,9 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import NamedTuple
@@ -456,14 +457,6 @@ def test_tiny_noise_and_huge_epsilon_return(sigma: float, q: float, count: int, 
     assert not math.isnan(upper)
 
 
-def test_typical_queries_take_milliseconds() -> None:
-    """Processor time, so that a busy machine does not matter; a hundredfold margin is left for slow ones."""
-    for part in ((0.01, 1.0, 10_000), (256 / 60000, 1.1, 14_063), (4096 / 50000, 3.0, 2_500), (0.001, 0.6, 50_000)):
-        start = time.process_time()
-        epsilon(steps(*part), 1e-5)
-        assert time.process_time() - start < 2
-
-
 # --- the Python surface ---------------------------------------------------------------------------------------------
 
 STEP = PoissonSampledDpEvent(0.01, GaussianDpEvent(1.0))
@@ -529,11 +522,35 @@ def test_edges() -> None:
 
 
 def test_import_is_light() -> None:
+    """Nothing but the standard library and this package; benchmarks/accounting_bench.py measures how long it takes."""
     program = (
-        "import sys, time; start = time.process_time(); import hushgrad.accounting; "
-        "print(time.process_time() - start, 'torch' in sys.modules, 'numpy' in sys.modules)"
+        "import sys; before = set(sys.modules); import hushgrad.accounting; "
+        "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names)), "
+        "*(name for name in sys.modules if name.startswith('hushgrad._torch')))"
     )
-    runs = [subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True) for _ in range(3)]
-    seconds = min(float(run.stdout.split()[0]) for run in runs)
-    assert runs[0].stdout.split()[1:] == ["False", "False"]
-    assert seconds < 0.1
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["hushgrad"]
+
+
+def test_other_threads_run_while_an_accountant_works() -> None:
+    """Every sleep gives the interpreter away and asks for it again: held by a call, it comes back when that ends."""
+    runs = [steps(0.001 + 1e-5 * i, 0.8 + 1e-3 * i, 100 + i) for i in range(1000)]
+    many = ComposedDpEvent(runs)
+    calls: tuple[Callable[[], object], ...] = (lambda: epsilon(many, 1e-6), lambda: delta(many, 5.0))
+    for call in calls:
+        entered, left = threading.Event(), threading.Event()
+
+        def work(call: Callable[[], object] = call, entered: threading.Event = entered, left: threading.Event = left) -> None:
+            entered.set()
+            call()
+            left.set()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        entered.wait()
+        turns = 0
+        while not left.is_set():
+            time.sleep(1e-4)
+            turns += 1
+        thread.join()
+        assert turns >= 10

@@ -84,16 +84,9 @@ def tpr_at_fpr(event: DpEvent, fpr: float, *, adjacency: str = ADD_OR_REMOVE_ONE
     return _sharpened(event, adjacency, fpr)
 
 
-_JUST_ABOVE_ZERO = (1e-4, 1e-3, 1e-2)
-
-
 def advantage(event: DpEvent, *, adjacency: str = ADD_OR_REMOVE_ONE) -> float:
     """The largest TPR - FPR of any membership test: the total variation distance, delta at epsilon 0. An upper bound."""
-    at_zero = delta(event, 0.0, adjacency=adjacency)[1]
-    if at_zero < 1:
-        return at_zero
-    # The price of finite precision is a small epsilon, so at epsilon 0 nothing is known; just above it everything is.
-    return _largest_gap([(eps, delta(event, eps, adjacency=adjacency)[1]) for eps in _JUST_ABOVE_ZERO])
+    return delta(event, 0.0, adjacency=adjacency)[1]
 
 
 def reconstruction_risk(event: DpEvent, prior: float, *, adjacency: str = "replace_one") -> float:

@@ -57,6 +57,33 @@ TEST(LossPair, WideDiscreteNoiseIsNearlyGaussian) {
   EXPECT_LE(delta(Event::discrete_gaussian(3e4, 3), 1).upper, 1e-20);
 }
 
+// Below what a grid of ratios leaves out, random allocation counts as the release it is without amplification. Given the ratio of
+// one bin, that of the others is 1 in the mean, so by Jensen delta is at least that of one bin at b e^epsilon - b + 1, over b.
+TEST(LossPair, RandomAllocationAnswersAtAnyDelta) {
+  for (std::int64_t bins : {2, 100}) {
+    for (double s : {0.4}) {
+      for (std::int64_t passes : {1, 3}) {
+        const Event event = Event::self_composed(Event::balls_in_bins(bins, Event::gaussian(s)), passes);
+        const Event plain = Event::self_composed(Event::gaussian(s), passes);
+        for (double at : {1e-100, 5e-324}) {
+          for (const char* name : {"pld", "rdp"}) {
+            const Interval found = epsilon(event, at, name);
+            EXPECT_EQ(found.lower, 0);
+            EXPECT_LE(found.upper, epsilon(plain, at, name).upper * (1 + 1e-9)) << name << ' ' << bins << ' ' << s << ' ' << at;
+            const double b = static_cast<double>(bins), inner = std::log(b) + std::log(std::expm1(found.upper) + 1 / b);
+            EXPECT_LE(gaussian_log_delta(1 / s, inner).value - std::log(b), std::log(at) + 1e-9);
+          }
+        }
+        for (double at : {50.0, 500.0}) {
+          for (const char* name : {"pld", "rdp"}) {
+            EXPECT_LE(delta(event, at, name).upper, std::max(delta(plain, at, name).upper, 1e-307) * (1 + 1e-9));
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST(LossPair, ExtremesReturn) {
   for (const Event& event : {Event::laplace(2), Event::discrete_gaussian(6, 3), Event::mixture_of_gaussians(2, {0, 1}, {0.9, 0.1})}) {
     for (std::int64_t count : {std::int64_t{1}, std::numeric_limits<std::int64_t>::max()}) {
