@@ -5,7 +5,7 @@
 # compilations, default 2).
 set -euo pipefail
 
-apt_packages=(build-essential cmake ninja-build ccache libssl-dev libsqlite3-dev libeigen3-dev libgtest-dev
+apt_packages=(build-essential cmake ninja-build ccache libssl-dev libargon2-dev libsqlite3-dev libeigen3-dev libgtest-dev
   nlohmann-json3-dev libpq-dev postgresql python3-venv python3-dev
   libpango-1.0-0 libpangoft2-1.0-0 fonts-dejavu-core softhsm2)
 torch_version=2.13.0

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "dpcore/error.h"
+#include "dpcore/keys/argon2id.h"
 #include "dpcore/keys/bytes.h"
 #include "dpcore/keys/names.h"
 #include "dpcore/keys/utc_time.h"
@@ -130,19 +131,30 @@ BreakGlass grant_from(const json& object) {
 }
 
 json to_json(const KeyringProtection& protection) {
-  return {{"kdf", protection.kdf},
-          {"cost", protection.cost},
-          {"machine", protection.machine},
-          {"salt", protection.salt}};
+  json object{{"kdf", protection.kdf},
+              {"cost", protection.cost},
+              {"machine", protection.machine},
+              {"salt", protection.salt}};
+  if (protection.kdf == "argon2id") {
+    object["passes"] = protection.passes;
+    object["lanes"] = protection.lanes;
+  }
+  return object;
 }
 
 KeyringProtection protection_from(const json& object) {
   KeyringProtection protection{object.at("kdf"), object.at("cost").get<std::uint64_t>(),
                                object.at("machine").get<bool>(), id_in(object, "salt", true)};
+  if (protection.kdf == "argon2id") {
+    protection.passes = object.at("passes").get<std::uint64_t>();
+    protection.lanes = object.at("lanes").get<std::uint64_t>();
+  }
   const std::uint64_t cost = protection.cost;
   const bool scrypt = protection.kdf == "scrypt" && cost >= 1 << 14 && cost <= 1 << 22 && (cost & (cost - 1)) == 0;
   const bool pbkdf2 = protection.kdf == "pbkdf2" && cost >= 100'000 && cost <= 100'000'000;
-  if (!scrypt && !pbkdf2 && !(protection.kdf.empty() && cost == 0)) malformed("a known protection with sane costs");
+  const bool argon2id =
+      protection.kdf == "argon2id" && Argon2Cost{cost, protection.passes, protection.lanes}.acceptable();
+  if (!argon2id && !scrypt && !pbkdf2 && !(protection.kdf.empty() && cost == 0)) malformed("a known protection with sane costs");
   if (protection.wraps_root() != !protection.salt.empty()) malformed("a salt where the root is wrapped");
   return protection;
 }

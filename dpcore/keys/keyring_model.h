@@ -66,10 +66,11 @@ struct BreakGlass {
 
 /// How the root key is kept.
 struct KeyringProtection {
-  std::string kdf;   // "scrypt", "pbkdf2" or empty: no passphrase
-  std::uint64_t cost = 0;  // N of scrypt (r 8, p 1), or rounds
+  std::string kdf;   // "argon2id", "scrypt" (older keyrings), "pbkdf2" or empty: no passphrase
+  std::uint64_t cost = 0;  // KiB of Argon2id, N of scrypt (r 8, p 1), or rounds
   bool machine = false;
   std::string salt;  // 32 hexadecimal digits
+  std::uint64_t passes = 0, lanes = 0;  // of Argon2id
 
   bool wraps_root() const { return !kdf.empty() || machine; }
 };

@@ -12,6 +12,7 @@
 #include <openssl/params.h>
 
 #include "dpcore/error.h"
+#include "dpcore/keys/argon2id.h"
 #include "dpcore/keys/bytes.h"
 #include "dpcore/keys/fips.h"
 #include "dpcore/keys/kdf.h"
@@ -23,7 +24,6 @@ namespace {
 
 constexpr std::size_t kKeyBytes = 32;
 constexpr std::size_t kMaxPassphrase = 1024;
-constexpr std::uint64_t kScryptCost = std::uint64_t{1} << 16;  // 64 MiB, about a quarter of a second
 constexpr std::uint64_t kPbkdf2Rounds = 600'000;
 
 using Passphrase = std::optional<std::span<const std::byte>>;
@@ -116,6 +116,9 @@ SecretBytes protection_key(const KeyringProtection& protection, const Passphrase
   if (!protection.salt.empty()) from_hex(protection.salt, salt);
   SecretBytes parts(2 * kKeyBytes);
   const auto from_passphrase = parts.bytes().first(kKeyBytes);
+  if (protection.kdf == "argon2id") {
+    argon2id(*passphrase, salt, {protection.cost, protection.passes, protection.lanes}, from_passphrase);
+  }
   if (protection.kdf == "scrypt") scrypt(*passphrase, salt, protection.cost, from_passphrase);
   if (protection.kdf == "pbkdf2") pbkdf2(*passphrase, salt, protection.cost, from_passphrase);
   if (protection.machine) {
@@ -131,8 +134,15 @@ SecretBytes protection_key(const KeyringProtection& protection, const Passphrase
 KeyringProtection new_protection(bool passphrase, bool machine) {
   KeyringProtection protection;
   protection.machine = machine;
-  if (passphrase) protection.kdf = fips_mode() ? "pbkdf2" : "scrypt";
-  if (passphrase) protection.cost = fips_mode() ? kPbkdf2Rounds : kScryptCost;
+  if (passphrase && fips_mode()) {
+    protection.kdf = "pbkdf2";
+    protection.cost = kPbkdf2Rounds;
+  } else if (passphrase) {
+    protection.kdf = "argon2id";
+    protection.cost = kArgon2Cost.memory_kib;
+    protection.passes = kArgon2Cost.passes;
+    protection.lanes = kArgon2Cost.lanes;
+  }
   if (protection.wraps_root()) {
     std::array<std::byte, 16> salt;
     fill_random(salt);

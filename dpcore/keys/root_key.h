@@ -33,9 +33,10 @@ class RootKey {
   SecretBytes secret_;
 };
 
-/// The key that wraps the root under a protection: scrypt (r 8, p 1) or in FIPS mode PBKDF2 with HMAC-SHA-384 of the
-/// passphrase, joined with machine_secret() for a machine-bound keyring.
-/// KeyError when the protection wants a passphrase and none is given, or the other way round.
+/// The key that wraps the root under a protection: Argon2id, in older keyrings scrypt (r 8, p 1), or in FIPS mode PBKDF2 with
+/// HMAC-SHA-384 of the passphrase, joined with machine_secret() for a machine-bound keyring.
+/// KeyError when the protection wants a passphrase and none is given, or the other way round;
+/// Unsupported for Argon2id in FIPS mode.
 SecretBytes protection_key(const KeyringProtection& protection, const std::optional<std::span<const std::byte>>& passphrase,
                            bool make_machine_secret);
 

@@ -181,7 +181,7 @@ class Keyring:
         """Make an empty keyring and its log. ``IoError`` when anything, even a dangling symlink, stands there.
 
         Args:
-            passphrase: 1 to 1024 bytes; the root key is encrypted under it (scrypt, in FIPS mode PBKDF2). Without one
+            passphrase: 1 to 1024 bytes; the root key is encrypted under it (Argon2id, in FIPS mode PBKDF2). Without one
                 the file protection of the operating system is all there is.
             machine: bind it to this user on this machine: a copy of the file opens nowhere else.
         """

@@ -1,11 +1,14 @@
 #include "dpcore/keys/fips.h"
 
+#include <array>
+
 #include <openssl/evp.h>
 #include <openssl/provider.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "dpcore/error.h"
+#include "dpcore/keys/argon2id.h"
 #include "dpcore/keys/kdf.h"
 #include "dpcore/keys/seal_testing.h"
 #include "dpcore/keys/signing.h"
@@ -54,6 +57,12 @@ TEST(Fips, WithAProviderApprovedAlgorithmsOnly) {
               if (!key.public_key().verify("x", {}, key.sign("x", {}))) return 3;
               static Fetched<EVP_MD> unapproved(EVP_MD_fetch, "MD5");
               if (unapproved.get() != nullptr) return 4;
+              try {
+                std::array<std::byte, 32> out;
+                argon2id(bytes_of("passphrase"), Bytes(16), kArgon2Cost, out);
+                return 6;
+              } catch (const Unsupported&) {
+              }
               try {
                 SigningKey::generate(SignatureAlgorithm::ed25519);
                 return 5;
