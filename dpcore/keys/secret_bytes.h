@@ -1,5 +1,4 @@
-// Memory for keys: locked and kept out of core dumps where OpenSSL's secure heap has room, wiped on release
-// everywhere.
+// Memory for keys and plaintext: kept out of core dumps and wiped on release; locked where OpenSSL's secure heap has room.
 #pragma once
 
 #include <cstddef>
@@ -9,7 +8,7 @@ namespace hushgrad {
 
 /// Owns `size` secret bytes. Move-only, so that a key has one owner and no forgotten copies.
 /// Guarantee: the bytes are overwritten before the memory is given back. They lie in OpenSSL's secure heap
-/// (mlock, MADV_DONTDUMP) while it has room and in ordinary memory otherwise. size 0 is allowed.
+/// (mlock, MADV_DONTDUMP) while it has room, and otherwise in pages of their own with MADV_DONTDUMP; blocks above 4 KiB are not locked. size 0 is allowed.
 /// Errors: IoError when memory or randomness cannot be had.
 class SecretBytes {
  public:

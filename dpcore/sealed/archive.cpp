@@ -5,7 +5,6 @@
 #include <unordered_set>
 
 #include <nlohmann/json.hpp>
-#include <openssl/crypto.h>
 
 #include "dpcore/error.h"
 #include "dpcore/sealed/archive_folder.h"
@@ -68,13 +67,12 @@ std::string describe(const FolderContents& contents, bool is_folder) {
 template <typename Write>
 void copy_out(const SealedReader& reader, const SealedReader::Entry& entry, const Write& write) {
   const std::uint64_t size = entry.end - entry.begin;
-  std::vector<std::byte> room(static_cast<std::size_t>(std::min<std::uint64_t>(size, kChunk)));
+  SecretBytes room(static_cast<std::size_t>(std::min<std::uint64_t>(size, kChunk)));
   for (std::uint64_t offset = 0; offset < size; offset += room.size()) {
-    const auto part = std::span(room).first(static_cast<std::size_t>(std::min<std::uint64_t>(room.size(), size - offset)));
+    const auto part = room.bytes().first(static_cast<std::size_t>(std::min<std::uint64_t>(room.size(), size - offset)));
     reader.read(entry, offset, part);
     write(offset, std::span<const std::byte>(part));
   }
-  OPENSSL_cleanse(room.data(), room.size());
 }
 
 void open_file(const SealedReader& reader, const std::string& target, const OpenOptions& options) {
