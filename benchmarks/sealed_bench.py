@@ -4,9 +4,13 @@
 
 A save is timed twice: as each writer does it (a sealed save is durable, it waits for the disk; the others do not), and with
 one ``fsync`` for all. A load is timed until the weights are in a model that exists, which is what a script does with them:
-``safetensors.torch.load_model``, ``torch.load`` and ``load_state_dict``, ``hushgrad.checkpoint.load`` and
-``load_state_dict``. The order of the writers changes from round to round; what is reported are medians. CPU time is that of
-all threads of the process.
+``safetensors.torch.load_model``, ``torch.load`` and ``load_state_dict``, ``hushgrad.checkpoint.load(into=model)``; once with the
+file in the page cache, as after a save, and once without, as after a restart. The order of the writers changes from round to
+round; what is reported are medians, and of the ratios to safetensors the medians of each round's. CPU time is that of all
+threads of the process.
+
+Training beside a save: steps of the same model, alone and while a save goes on in the background, of which the first makes the
+copy of the state and the later ones use its memory again.
 """
 
 from __future__ import annotations
@@ -52,6 +56,64 @@ def median_of(rows: list[dict[str, float]]) -> dict[str, float]:
     return {key: statistics.median(row[key] for row in rows) for key in rows[0]}
 
 
+def forget(path: Path) -> None:
+    """Takes a file out of the page cache."""
+    sync(path)
+    descriptor = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(descriptor)
+
+
+def with_ratios(rows: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """Medians of each writer, with the median over the rounds of its time by that of safetensors."""
+    table = {name: median_of(values) for name, values in rows.items()}
+    for name, row in table.items():
+        row["ratio_to_safetensors"] = statistics.median(a["seconds"] / b["seconds"] for a, b in zip(rows[name], rows["safetensors"], strict=True))
+    return table
+
+
+def training_beside_a_save(model: nn.Module, start: Callable[[], checkpoint.Saving], saves: int) -> dict[str, float]:
+    """Seconds of steps alone and while a save goes on. The step of the call, which holds the copy of the state, is one of them."""
+    layers = list(model.children())
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+    rows = torch.randn(16, 2048)
+
+    def step(before: Callable[[], object] = lambda: None) -> float:
+        begin = time.perf_counter()
+        before()
+        out = rows
+        for layer in layers:
+            out = layer(out)
+        out.square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return time.perf_counter() - begin
+
+    step()
+    alone = [step() for _ in range(10)]
+    called: list[float] = []
+    beside: list[float] = []
+    for _ in range(saves):
+        handle: list[checkpoint.Saving] = []
+        called.append(step(lambda: handle.append(start())))
+        while not handle[-1].done():
+            beside.append(step())
+        handle[-1].wait()
+        alone += [step() for _ in range(5)]
+    usual = statistics.median(alone)
+    extra = [a - usual for a in called + beside]
+    return {
+        "step_alone_median": usual,
+        "step_alone_worst": max(alone),
+        "step_of_the_first_save": called[0],
+        "step_of_later_saves_median": statistics.median(called[1:] or called),
+        "step_beside_a_save_median": statistics.median(beside or called),
+        "step_worst": max(called[1:] + beside or called),
+        "steps_beside_a_save": len(beside) / saves,
+        "extra_steps_for_each_save": sum(extra) / usual / saves,
+    }
+
+
 def aes_gigabytes_per_second(threads: int) -> float:
     """AES-256-GCM through OpenSSL's EVP layer, 1 MiB pieces, one piece of work a thread: what a perfect writer could reach."""
     import subprocess
@@ -90,6 +152,9 @@ def main() -> None:
             checkpoint.save(files["sealed"], state, keyring=keyring, dataset="bench", overwrite=True)
 
         def sealed_load() -> None:
+            checkpoint.load(files["sealed"], keyring=keyring, into=model)
+
+        def sealed_load_and_copy() -> None:
             model.load_state_dict(checkpoint.load(files["sealed"], keyring=keyring).state)
 
         def torch_load() -> None:
@@ -116,17 +181,20 @@ def main() -> None:
         def one_tensor() -> None:
             checkpoint.load(files["sealed"], keyring=keyring, only=["0.weight"])
 
-        def latency() -> None:
-            handle.append(checkpoint.save_async(files["sealed"], state, keyring=keyring, dataset="bench", overwrite=True))
+        def start() -> checkpoint.Saving:
+            return checkpoint.save_async(files["sealed"], state, keyring=keyring, dataset="bench", overwrite=True)
 
-        handle: list[checkpoint.Saving] = []
+        def cold(name: str) -> Callable[[], object]:
+            forget(files[name])
+            return loaders[name]
+
         kinds: dict[str, dict[str, Callable[[], object]]] = {
             "save_as_each_does": savers,
             "save_durable": {name: durable(name) for name in savers},
             "load": loaders,
         }
-        rows: dict[str, dict[str, list[dict[str, float]]]] = {kind: {name: [] for name in savers} for kind in kinds}
-        extra: dict[str, list[dict[str, float]]] = {"open_one_tensor": [], "background_save_returns_after": []}
+        rows: dict[str, dict[str, list[dict[str, float]]]] = {kind: {name: [] for name in savers} for kind in [*kinds, "load_cold"]}
+        extra: dict[str, list[dict[str, float]]] = {"open_one_tensor": [], "load_without_into_and_copy": []}
         for save in savers.values():
             save()  # warm-up
         for i in range(options.rounds):
@@ -136,14 +204,14 @@ def main() -> None:
                     os.sync()  # what one writer left to the disk is not paid by the next
                     rows[kind][name].append(timed(work[name]))
             extra["open_one_tensor"].append(timed(one_tensor))
-            extra["background_save_returns_after"].append(timed(latency))
-            handle[-1].wait()
+            extra["load_without_into_and_copy"].append(timed(sealed_load_and_copy))
+            for name in names:
+                rows["load_cold"][name].append(timed(cold(name)))
+        training = training_beside_a_save(model, start, max(2, options.rounds // 2))
 
-    results: dict[str, Any] = {kind: {name: median_of(values) for name, values in work.items()} for kind, work in rows.items()}
-    for by_name in results.values():
-        for row in by_name.values():
-            row["ratio_to_safetensors"] = row["seconds"] / by_name["safetensors"]["seconds"]
+    results: dict[str, Any] = {kind: with_ratios(by_name) for kind, by_name in rows.items()}
     results.update({name: median_of(values) for name, values in extra.items()})
+    results["training_beside_a_save"] = training
     document = {
         "machine": machine(),
         "gigabytes": sum(t.numel() * t.element_size() for t in state.values()) / 1e9,

@@ -98,6 +98,11 @@ void DurableFile::write_at(std::uint64_t offset, std::span<const std::byte> byte
   }
 }
 
+// Without SYNC_FILE_RANGE_WAIT_* this neither waits nor takes a write error from the fsync that has to see it.
+void DurableFile::begin_writeback(std::uint64_t offset, std::uint64_t size) {
+  ::sync_file_range(file_, static_cast<off_t>(offset), static_cast<off_t>(size), SYNC_FILE_RANGE_WRITE);
+}
+
 void DurableFile::publish() {
   if (!pending_ || failed_) {
     throw InvalidState(

@@ -30,6 +30,10 @@ class DurableFile {
   /// Writes all of `bytes` at `offset`. Safe to call from several threads for disjoint ranges.
   void write_at(std::uint64_t offset, std::span<const std::byte> bytes);
 
+  /// Lets the disk begin with what was written there, so that publish() finds little to wait for. A hint: nothing is durable
+  /// before publish(), which also reports what went wrong.
+  void begin_writeback(std::uint64_t offset, std::uint64_t size);
+
   /// fsync, rename to the final name, fsync of the folder. Once.
   void publish();
 

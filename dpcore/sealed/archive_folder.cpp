@@ -65,7 +65,10 @@ bool is_plain_name(const std::string& name) {
 std::vector<std::string> names_in(int folder, const std::string& path) {
   const int copy = ::openat(folder, ".", kFolder);
   const std::unique_ptr<DIR, int (*)(DIR*)> open(copy < 0 ? nullptr : ::fdopendir(copy), ::closedir);
-  if (!open) fail("seal", "list", path);
+  if (!open) {
+    const Descriptor closed(copy);
+    fail("seal", "list", path);
+  }
   std::vector<std::string> names;
   errno = 0;
   while (const dirent* entry = ::readdir(open.get())) {
@@ -195,10 +198,11 @@ NewFolder::~NewFolder() {
 }
 
 // The names inside are ours alone: the folder was made by this process with mode 0700.
-void NewFolder::remove() {
-  std::error_code ignored;
+bool NewFolder::remove() {
+  std::error_code error;
   const std::string folder = "/proc/self/fd/" + std::to_string(parent_.get()) + "/" + temporary_;
-  std::filesystem::remove_all(folder, ignored);
+  std::filesystem::remove_all(folder, error);
+  return !error;
 }
 
 void NewFolder::make_folder(const std::string& path) {
@@ -240,8 +244,11 @@ void NewFolder::publish() {
     fail("open_archive", "rename to", path_);
   }
   pending_ = false;
-  if (how == RENAME_EXCHANGE) remove();  // the old folder has the temporary name now
+  const bool removed = how != RENAME_EXCHANGE || remove();  // the old folder has the temporary name now
   if (::fsync(parent_.get()) != 0) fail("open_archive", "fsync the folder of", path_);
+  if (removed) return;
+  throw IoError(message("[open_archive] Expected to remove the folder that stood at ", path_, ", and may not remove all of it. The new one "
+                        "is in its place, the rest of the old one beside it as ", temporary_, ". Remove that."));
 }
 
 }  // namespace hushgrad

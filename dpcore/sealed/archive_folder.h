@@ -76,7 +76,7 @@ class NewFolder {
   void publish();
 
  private:
-  void remove();
+  bool remove();  // whether nothing is left
   std::string path_, name_, temporary_;
   std::vector<std::string> folders_;
   IfExists if_exists_;

@@ -35,6 +35,22 @@ void Container::trust_digest() {
   cache_.position = kNothing;  // it was decrypted, not compared
 }
 
+Container::Seal Container::seal_of(std::span<const std::byte> segment) {
+  constexpr std::size_t kHead = Floe::kSegmentOverhead - kGcmTagBytes;
+  Seal seal;
+  std::copy_n(segment.begin(), kHead, seal.begin());
+  std::copy(segment.end() - kGcmTagBytes, segment.end(), seal.begin() + kHead);
+  return seal;
+}
+
+void Container::pin(const Progress& progress) {
+  std::vector<Seal> seen(header_.segments());
+  verify_each(progress, [&](std::uint64_t i, const Seal& seal) { seen[i] = seal; });
+  const std::lock_guard lock(cache_.mutex);
+  seals_ = std::move(seen);
+  cache_.position = kNothing;
+}
+
 std::span<const std::byte> Container::decrypt(std::uint64_t position, std::span<std::byte> room) const {
   const auto segment = room.first(header_.segment_bytes(position));
   if (!read_at(header_.file.get(), header_.segment_offset(position), segment, path_)) {
@@ -44,6 +60,10 @@ std::span<const std::byte> Container::decrypt(std::uint64_t position, std::span<
   if (!digests_.empty() && segment_digest(segment) != digests_[position]) {
     throw SealError(message("[read_sealed] Expected segment ", position, " of ", path_,
                             " as its manifest has it, received another: somebody with the key changed it."));
+  }
+  if (!seals_.empty() && seal_of(segment) != seals_[position]) {
+    throw SealError(message("[read_sealed] Expected segment ", position, " of ", path_,
+                            " as it was authenticated before, received another: the file was changed while it was read."));
   }
   const auto plaintext = segment.subspan(Floe::kSegmentOverhead - kGcmTagBytes, segment.size() - Floe::kSegmentOverhead);
   floe_.decrypt_segment(position, position + 1 == header_.segments(), segment, plaintext);
@@ -135,12 +155,16 @@ void Container::read(std::span<const Destination> wanted, int threads, const Pro
   }
 }
 
-void Container::verify_all(const Progress& progress) const {
+void Container::verify_all(const Progress& progress) const { verify_each(progress, {}); }
+
+void Container::verify_each(const Progress& progress, const std::function<void(std::uint64_t, const Seal&)>& see) const {
   header_.read_table(path_);
   std::mutex counting;
   std::uint64_t done = 0;
   for_each_segment(0, header_.segments(), 0, [&](std::uint64_t i, SegmentScratch& scratch) {
-    const std::size_t size = decrypt(i, scratch.segment.bytes()).size();
+    const auto room = scratch.segment.bytes();
+    const std::size_t size = decrypt(i, room).size();
+    if (see) see(i, seal_of(room.first(header_.segment_bytes(i))));
     if (!progress) return;
     const std::lock_guard lock(counting);
     progress(done += size, payload_bytes());

@@ -3,8 +3,10 @@
 // docs/formats/sealed_file.md.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <mutex>
 #include <span>
 #include <string>
@@ -51,6 +53,11 @@ class Container {
   /// The same for who has the digest from elsewhere, a ledger: checks each segment against it.
   void trust_digest();
 
+  /// Authenticates every segment and the table now, and believes from here on only segments with the IVs and tags that it
+  /// saw: for who must know that all of it is authentic before he uses any of it, and reads it twice rather than holding it.
+  /// Against who has the data key only after verify_manifest() or trust_digest(). SealError, IoError.
+  void pin(const Progress& progress = {});
+
   /// Decrypts payload bytes [offset, offset + out.size()); only authenticated bytes reach `out`, and on error
   /// it is zeroed. InvalidArgument when the range leaves the payload, SealError, IoError.
   void read(std::uint64_t offset, std::span<std::byte> out) const;
@@ -63,6 +70,8 @@ class Container {
   void verify_all(const Progress& progress = {}) const;
 
  private:
+  // Length, IV and tag of an encrypted segment.
+  using Seal = std::array<std::byte, Floe::kSegmentOverhead>;
   static constexpr std::uint64_t kNothing = UINT64_MAX;
   // The plaintext of one segment. Neighbouring small tensors share a segment; keeping the last one spares its
   // decryption.
@@ -73,6 +82,8 @@ class Container {
   };
 
   Container(const std::string& path, const KeyProvider& keys, ContainerHeader header);
+  static Seal seal_of(std::span<const std::byte> segment);
+  void verify_each(const Progress& progress, const std::function<void(std::uint64_t, const Seal&)>& see) const;
   // Decrypts in place: only authentic bytes come out, in memory of this object until then.
   std::span<const std::byte> decrypt(std::uint64_t position, std::span<std::byte> room) const;
   void read_part(std::uint64_t position, std::size_t from, std::span<std::byte> out) const;
@@ -84,6 +95,7 @@ class Container {
   std::string dataset_;
   Floe floe_;
   std::vector<SegmentDigest> digests_;  // what each segment must be; empty: any that decrypts
+  std::vector<Seal> seals_;             // which ciphertext each segment must be; empty: any that decrypts
   mutable Cache cache_;
 };
 

@@ -13,6 +13,9 @@ namespace {
 
 using Format = ContainerFormat;
 
+// The disk works while the next segments are encrypted; one request for each segment would be small and often.
+constexpr std::uint64_t kSegmentsPerWriteback = 8;
+
 // Encrypts and writes every segment; returns their digests.
 std::vector<SegmentDigest> write_segments(const Floe& floe, const PayloadSource& payload, std::uint64_t body,
                                           const SealOptions& options, DurableFile& file) {
@@ -27,6 +30,10 @@ std::vector<SegmentDigest> write_segments(const Floe& floe, const PayloadSource&
     floe.encrypt_segment(i, i + 1 == segments, plaintext, segment);
     digests[i] = segment_digest(segment);
     file.write_at(body + i * Format::kSegmentBytes, segment);
+    if ((i + 1) % kSegmentsPerWriteback == 0) {
+      constexpr std::uint64_t kBytes = kSegmentsPerWriteback * Format::kSegmentBytes;
+      file.begin_writeback(body + (i + 1) * Format::kSegmentBytes - kBytes, kBytes);
+    }
     if (!options.progress) return;
     const std::lock_guard lock(counting);
     options.progress(done += plaintext.size(), size);

@@ -75,6 +75,9 @@ Rewrapped rewrap(const std::string& path, const KeyProvider& from, const KeyProv
     if (header.slots.unfinished()) finish(header, other, data_key, path);
     return {false, old.key.key_id, wrapped.key_id, old.generation};
   }
+  if (old.generation == KeySlot::kMaxGeneration) {  // the next one would be no generation, and the file would not open
+    throw SealError("[rewrap] Expected a key slot of a generation that has a next one, received the last. Seal the contents anew.");
+  }
   check_wrapping(wrapped, data_key, to);
   const std::uint64_t generation = old.generation + 1;
   const SlotBytes fresh = encode_slot(generation, wrapped, data_key, header.core_digest);

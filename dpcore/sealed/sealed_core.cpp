@@ -33,8 +33,14 @@ bool is_text(std::string_view text) {
   return between.find("/../") == between.npos;
 }
 
-bool is_epsilon(const json& value) {
-  if (value.is_array()) return std::all_of(value.begin(), value.end(), is_epsilon);
+// Nested as an accountant writes it, not as deep as a hostile file can.
+constexpr int kDeepestEpsilon = 4;
+
+bool is_epsilon(const json& value, int depth = 0) {
+  if (value.is_array()) {
+    return depth < kDeepestEpsilon &&
+           std::all_of(value.begin(), value.end(), [&](const json& item) { return is_epsilon(item, depth + 1); });
+  }
   if (value.is_string()) return value == "infinity";
   return value.is_number() && value.get<double>() >= 0 && std::isfinite(value.get<double>());
 }

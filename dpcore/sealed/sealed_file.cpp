@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <map>
 #include <string_view>
 #include <utility>
 
@@ -175,6 +176,28 @@ void SealedReader::read_all(std::span<const std::span<std::byte>> outs, int thre
   }
   container_->verify_table();
   container_->read(wanted, threads, progress);
+}
+
+void SealedReader::pin(const Progress& progress) { container_->pin(progress); }
+
+void SealedReader::read_some(std::span<const std::string> names, std::span<const std::span<std::byte>> outs,
+                             int threads) const {
+  std::map<std::string_view, const Entry*> by_name;
+  for (const Entry& entry : tensors_) by_name.emplace(entry.name, &entry);
+  std::vector<Destination> wanted;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const auto found = by_name.find(names[i]);
+    if (outs.size() != names.size() || found == by_name.end() ||
+        outs[i].size() != found->second->end - found->second->begin) {
+      throw InvalidArgument("[read_sealed] Expected names of tensors in the file and room for exactly each, received others.");
+    }
+    wanted.push_back({data_offset_ + found->second->begin, outs[i]});
+    by_name.erase(found);
+  }
+  std::sort(wanted.begin(), wanted.end(), [](const Destination& a, const Destination& b) {
+    return std::pair(a.offset, a.out.size()) < std::pair(b.offset, b.out.size());
+  });
+  container_->read(wanted, threads);
 }
 
 void SealedReader::verify_all(const Progress& progress) const { container_->verify_all(progress); }

@@ -122,6 +122,11 @@ class SealedReader {
   void read(const Entry& entry, std::span<std::byte> out) const;
   /// Part of a tensor, from its byte `offset` on.
   void read(const Entry& entry, std::uint64_t offset, std::span<std::byte> out) const;
+  /// Authenticates every byte of the file now, and from here on hands out only what it saw: for who changes memory that is in
+  /// use and must know before that nothing will fail but the disk. SealError, IoError.
+  void pin(const Progress& progress = {});
+  /// Some tensors of the file, each into its place; any order, each once. As read_all(), but only their segments.
+  void read_some(std::span<const std::string> names, std::span<const std::span<std::byte>> outs, int threads = 0) const;
   /// Every tensor of the file into its place in `outs`, one for each of tensors(), in one pass that authenticates the
   /// whole file. On error all of them are zeroed.
   void read_all(std::span<const std::span<std::byte>> outs, int threads = 0, const Progress& progress = {}) const;

@@ -6,9 +6,11 @@
 #include <cstdint>
 #include <exception>
 #include <functional>
+#include <system_error>
+#include <thread>
+#include <vector>
 
 #include <omp.h>
-#include <openssl/crypto.h>
 
 #include "dpcore/keys/secret_bytes.h"
 #include "dpcore/sealed/container_format.h"
@@ -25,7 +27,8 @@ struct SegmentScratch {
 };
 
 /// Calls work(position, scratch) for positions [first, last) on at most `threads` threads (0: as many as OpenMP gives);
-/// the first exception wins. Memory: 2 MiB a thread, whatever the length.
+/// the first exception wins. Threads of its own and not OpenMP's pool, which a process that was forked does not have: its first
+/// parallel region would wait for ever. Memory: 2 MiB a thread, whatever the length.
 template <typename Work>
 void for_each_segment(std::uint64_t first, std::uint64_t last, int threads, const Work& work) {
   constexpr std::uint64_t kSegmentsPerThread = 8;  // below this, waking a thread costs more than it brings
@@ -35,17 +38,21 @@ void for_each_segment(std::uint64_t first, std::uint64_t last, int threads, cons
   std::atomic<std::uint64_t> next{first};
   std::atomic<bool> failed{false};
   std::exception_ptr error;
-#pragma omp parallel num_threads(static_cast<int>(wanted))
-  {
+  const auto share = [&] {
     try {
       SegmentScratch scratch;
       for (std::uint64_t i = next++; i < last && !failed; i = next++) work(i, scratch);
     } catch (...) {
       if (!failed.exchange(true)) error = std::current_exception();
     }
-    if (omp_get_thread_num() != 0) {
-      OPENSSL_thread_stop();  // or each pool thread keeps its own random generator for good
+  };
+  {
+    std::vector<std::jthread> others;
+    try {
+      while (others.size() + 1 < wanted) others.emplace_back(share);
+    } catch (const std::system_error&) {  // no more threads to be had: those that are here do it
     }
+    share();
   }
   if (error) std::rethrow_exception(error);
 }

@@ -32,18 +32,18 @@ constexpr std::array<Dtype, 17> kDtypes{{
 // clang-format on
 
 // The length of a tensor in bytes; nothing when the dtype is unknown, a dimension negative or the product too
-// large.
+// large, also that of the other dimensions where one is 0: who makes such a tensor computes strides from them.
 std::optional<std::uint64_t> tensor_bytes(std::string_view dtype, std::span<const std::int64_t> shape) {
   const auto* known =
       std::find_if(kDtypes.begin(), kDtypes.end(), [&](const Dtype& d) { return d.name == dtype; });
   if (known == kDtypes.end()) return std::nullopt;
-  std::uint64_t bytes = known->bytes;
-  for (std::int64_t dimension : shape) {
-    if (dimension < 0 || __builtin_mul_overflow(bytes, static_cast<std::uint64_t>(dimension), &bytes)) {
-      return std::nullopt;
-    }
+  auto bytes = static_cast<std::int64_t>(known->bytes);
+  bool empty = false;
+  for (const std::int64_t dimension : shape) {
+    empty |= dimension == 0;
+    if (dimension < 0 || (dimension > 0 && __builtin_mul_overflow(bytes, dimension, &bytes))) return std::nullopt;
   }
-  return bytes;
+  return empty ? 0 : static_cast<std::uint64_t>(bytes);
 }
 
 bool is_name(std::string_view name) {

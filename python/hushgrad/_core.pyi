@@ -380,6 +380,10 @@ class SealedReader:
     An open sealed file whose header is authentic.
     """
     def __init__(self, path: str, keyring: KeyProvider) -> None: ...
+    def pin(self, progress: Callable[[int, int], object] | None = None) -> None:
+        """
+        Authenticates every segment now, and hands out only what it saw from here on.
+        """
     def read(self, name: str) -> bytes:
         """
         The bytes of a tensor.
@@ -391,6 +395,10 @@ class SealedReader:
     def read_into(self, name: str, out: Any) -> None:
         """
         Fills a writable buffer of the tensor's length.
+        """
+    def read_some(self, names: Sequence[str], outs: Sequence[Any]) -> None:
+        """
+        Fills one writable buffer for each named tensor. On error all of them are zeroed.
         """
     def trust_digest(self) -> None:
         """

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 
 import hushgrad._core as _core
+from hushgrad.checkpoint_into import Place, places_of, take_out
 from hushgrad.checkpoint_tree import SEALED_DTYPES, Record, decode, encode, paths_in
 from hushgrad.errors import HushgradError, InvalidArgument, IoError, SealError
 from hushgrad.sealed import KeyringLike, core_of, public_key_of, signing_key_of
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 _FORMAT = "hushgrad.checkpoint/1"
+_BACKGROUND_NICE = 10
 _DTYPE_OF = {name: dtype for dtype, name in SEALED_DTYPES.items()}
 
 
@@ -139,11 +141,14 @@ class _Background:
     """At most one save at a time: so there is at most one copy of the state, and files appear in the order of their saves."""
 
     def __init__(self) -> None:
+        self._forget()
+        os.register_at_fork(after_in_child=self._forget)  # the child has no such thread
+        atexit.register(self._report)
+
+    def _forget(self) -> None:
         self._last: Saving | None = None
         self._lock = threading.Lock()
         self._room: dict[tuple[str, torch.Size, torch.dtype], torch.Tensor] = {}
-        os.register_at_fork(after_in_child=self.__init__)  # type: ignore[misc]  # the child has no such thread
-        atexit.register(self._report)
 
     def finish(self) -> None:
         """Wait for the save before, and raise what it ended with unless somebody has seen it."""
@@ -257,7 +262,8 @@ def save_async(
     saving = Saving(os.fspath(path))
 
     def work() -> str:
-        threads = max(1, (os.cpu_count() or 1) // 2)  # training goes on beside it
+        threads = max(1, (os.cpu_count() or 1) // 2)  # training goes on beside it, and before it
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _BACKGROUND_NICE)  # of this thread and those it starts
         digest = _write(saving.path, core, meta, tensors, provider, overwrite, key, before_publish, threads)
         if after is not None:
             after()
@@ -367,6 +373,12 @@ class Reader:
         """The tensors in the file."""
         return list(self._entries)
 
+    def holds(self, key: str) -> bool:
+        """Whether the state is a dict that has something other than None at this key."""
+        tree = self._meta["state"]
+        entries = tree.get("$map") if isinstance(tree, dict) else None
+        return isinstance(entries, list) and any(entry[0] == key and entry[1] is not None for entry in entries)
+
     def tensor(self, name: str) -> torch.Tensor:
         """Decrypt one tensor, touching only the MiB that hold it. Raises InvalidArgument for an unknown name."""
         entry = self._entries.get(name)
@@ -377,11 +389,21 @@ class Reader:
         self._core.read_into(name, _bytes_of(tensor))
         return tensor
 
-    def load(self, only: Iterable[str] | None = None) -> Checkpoint:
-        """The whole state, or of it what lies at or below the paths in ``only`` (keys joined by "/")."""
+    def load(
+        self,
+        only: Iterable[str] | None = None,
+        *,
+        into: torch.nn.Module | Mapping[str, torch.nn.Module] | None = None,
+        strict: bool = True,
+    ) -> Checkpoint:
+        """The whole state, or of it what lies at or below the paths in ``only`` (keys joined by "/"). See :func:`load`."""
         tree, tensors = self._meta["state"], {}
-        if only is None:
-            tensors = {name: torch.empty(entry.shape, dtype=_torch_dtype(entry)) for name, entry in self._entries.items()}
+        if into is not None:
+            if only is not None:
+                raise InvalidArgument("[checkpoint] Expected one of only and into, received both. Load the parts in two calls.")
+            state = self._load_into(tree, into, strict)
+        elif only is None:
+            tensors = self._room()
             self._core.read_all([_bytes_of(t) for t in tensors.values()])
             state = decode(tree, lambda name: tensors[name])
         else:
@@ -398,6 +420,29 @@ class Reader:
                 return tensors[name]
 
             state = decode(tree, tensor)
+        return self._checkpoint(state)
+
+    def _room(self, without: Place | None = None) -> dict[str, torch.Tensor]:
+        return {n: torch.empty(entry.shape, dtype=_torch_dtype(entry)) for n, entry in self._entries.items() if n not in (without or {})}
+
+    def _load_into(self, tree: Any, into: torch.nn.Module | Mapping[str, torch.nn.Module], strict: bool) -> Any:
+        rest, parts = take_out(tree, into)
+        places = places_of(tree, parts, self._entries, _torch_dtype)
+        tensors = self._room(places)
+        if places:
+            self._core.pin()
+            self._core.read_some(list(tensors), [_bytes_of(t) for t in tensors.values()])
+        else:
+            self._core.read_all([_bytes_of(t) for t in tensors.values()])
+        tensors.update(places)
+        state = decode(rest, lambda name: tensors[name])
+        states = [(module, decode(part, lambda name: tensors[name])) for module, part in parts]
+        self._core.read_some(list(places), [_bytes_of(t) for t in places.values()])
+        for module, saved in states:  # a tensor that is in its place is copied to itself, and counted as changed
+            load_into(module, saved, strict=strict)
+        return state
+
+    def _checkpoint(self, state: Any) -> Checkpoint:
         metric = self._meta.get("metric")
         described = _described({"core": self._core.core, "digest": self._core.digest})
         return Checkpoint(state=state, metric=float(metric) if isinstance(metric, (int, float)) else None, **described)
@@ -408,6 +453,8 @@ def load(
     *,
     keyring: KeyringLike,
     only: Iterable[str] | None = None,
+    into: torch.nn.Module | Mapping[str, torch.nn.Module] | None = None,
+    strict: bool = True,
     writer: PublicKey | str | None = None,
     trusted: Callable[[Reader], bool] | None = None,
 ) -> Checkpoint:
@@ -416,13 +463,18 @@ def load(
     only: paths of keys joined by "/", such as ``["model/0.weight", "extra"]``: reads nothing but what lies there, and
     authenticates nothing else. writer: the identity that must have signed the file. trusted: sees the reader before any
     tensor is read; returns whether the digest is known to be right, or raises to refuse.
+    into: a module that gets a saved ``module.state_dict()``, or modules by the key of the state where theirs lies, such as
+    ``{"model": module}``; ``state`` holds None there. Missing and unexpected keys are those of :func:`load_into`. Weights are
+    decrypted in the module's own memory where it fits, so that no second copy is held; the file is read twice for that, and
+    nothing changes unless all of it is authentic. Should somebody change the file between the two, or the disk fail then,
+    SealError or IoError says so, and the weights that were to be filled are zero.
     Raises SealError for a file that is truncated, altered, malformed, or not signed by ``writer``; KeyError without its key.
     """
     _background.settle(os.fspath(path))
     reader = Reader(path, keyring=keyring, writer=writer)
     if trusted is not None and trusted(reader):
         reader.trust_digest()
-    return reader.load(only)
+    return reader.load(only, into=into, strict=strict)
 
 
 def load_into(module: torch.nn.Module, state: Mapping[str, Any], *, strict: bool = True) -> tuple[list[str], list[str]]:
@@ -463,7 +515,10 @@ def _torch_dtype(entry: Any) -> torch.dtype:
 
 def _described(seen: Mapping[str, Any]) -> dict[str, Any]:
     core = seen["core"]
-    plan, epsilon = json.loads(core["plan_json"]), json.loads(core["epsilon_json"])
+    try:
+        plan, epsilon = json.loads(core["plan_json"]), json.loads(core["epsilon_json"])
+    except (ValueError, RecursionError):  # JSON to the core, and more than Python takes
+        raise SealError("[checkpoint] Expected a plan and an epsilon of bounded size and depth, received others. Do not use this file.") from None
     return {
         "dataset": core["dataset"],
         "run_id": core["run_id"],

@@ -92,6 +92,12 @@ def load_checkpoint(
 ) -> Any:
     """See PrivacyEngine.load_checkpoint."""
     def trusted(reader: checkpoint.Reader) -> bool:
+        if not reader.holds("model"):
+            raise InvalidArgument(
+                "[load_checkpoint] Expected a checkpoint of PrivacyEngine.save_checkpoint, received another. Open it with hushgrad.checkpoint.load."
+            )
+        if optimizer is not None and not reader.holds("optimizer"):
+            raise InvalidArgument("[load_checkpoint] Expected a checkpoint with an optimizer, received one without.")
         core = reader._core.core
         if engine.identity is not None:
             own = signing_key_of(engine.identity).public_key
@@ -113,17 +119,10 @@ def load_checkpoint(
             )
         return True
 
-    loaded = checkpoint.load(path, keyring=engine._require_keyring(), writer=writer, trusted=trusted)
-    if not isinstance(loaded.state, dict) or "model" not in loaded.state:
-        raise InvalidArgument(
-            "[load_checkpoint] Expected a checkpoint of PrivacyEngine.save_checkpoint, received another. Open it with hushgrad.checkpoint.load."
-        )
-    saved = loaded.state.get("optimizer")
-    if optimizer is not None and saved is None:
-        raise InvalidArgument("[load_checkpoint] Expected a checkpoint with an optimizer, received one without.")
-    checkpoint.load_into(module, loaded.state["model"], strict=strict)
-    if optimizer is not None and saved is not None:
-        optimizer.load_state_dict(saved)
+    into = {"model": module}
+    loaded = checkpoint.load(path, keyring=engine._require_keyring(), writer=writer, trusted=trusted, into=into, strict=strict)
+    if optimizer is not None:
+        optimizer.load_state_dict(loaded.state["optimizer"])
     engine._last_checkpoint = loaded.digest
     return loaded.state.get("extra")
 

@@ -47,4 +47,8 @@ fault "a negative epsilon is an epsilon" dpcore/sealed/sealed_core.cpp 's/value\
 fault "an archive may climb out" dpcore/sealed/archive.cpp 's/ \|\| part == "\.\."//'
 fault "an index may overlap" dpcore/sealed/tensor_index.cpp 's/entry\.begin != begin/entry.begin > begin/'
 fault "a failed read leaves what it has" dpcore/sealed/container.cpp 's/for \(const Destination& part : parts\) std::fill\(part\.out\.begin\(\), part\.out\.end\(\), std::byte\{0\}\);//'
+fault "what was pinned may be swapped" dpcore/sealed/container.cpp 's/if \(!seals_\.empty\(\) \&\& /if (false \&\& /'
+fault "an epsilon may nest without end" dpcore/sealed/sealed_core.cpp 's/return depth < kDeepestEpsilon \&\&/return depth >= 0 \&\&/'
+fault "a re-wrap passes the last generation" dpcore/sealed/rewrap.cpp 's/if \(old\.generation == KeySlot::kMaxGeneration\)/if (false)/'
+fault "a hostile keyring says what Argon2id costs" dpcore/keys/keyring_model.cpp 's/ \&\& Argon2Cost\{.*\}\.acceptable\(\)//' 'PassphraseKeyring*'
 exit "$missed"

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from hushgrad import checkpoint
+from hushgrad import _core, checkpoint
 from hushgrad.errors import InvalidArgument, KeyError, SealError, Unsupported
 from hushgrad.keys import Keyring
 from hushgrad.signing import SigningKey
@@ -207,6 +207,17 @@ def test_the_newest_intact_checkpoint_is_found(keyring: Keyring, tmp_path: Path)
     stranger = Keyring.create(tmp_path / "stranger")
     with pytest.warns(checkpoint.CheckpointWarning, match="Passed over"):
         assert checkpoint.newest(folder, keyring=stranger) is None
+
+
+def test_a_hostile_core_is_passed_over(keyring: Keyring, tmp_path: Path) -> None:
+    """JSON that Python does not read stands in the part of a file that is read without a key."""
+    plan = "[" * 100_000 + "]" * 100_000
+    save(tmp_path / "good", {"n": 1}, keyring)
+    _core.write_sealed(str(tmp_path / "hostile"), {"dataset": "ward-7", "plan_json": plan}, "{}", [], keyring._core)
+    with pytest.raises(SealError, match="bounded"):
+        checkpoint.inspect(tmp_path / "hostile")
+    with pytest.warns(checkpoint.CheckpointWarning, match="hostile"):
+        assert checkpoint.newest(tmp_path, keyring=keyring) == tmp_path / "good"
 
 
 def test_the_last_and_the_best_are_kept(keyring: Keyring, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ namespace {
 using json = nlohmann::json;
 
 constexpr const char* kFormat = "hushgrad.checkpoint/1";
+constexpr int kDeepest = 512;  // a state is nested 64 deep at most, and each level takes some of JSON's
+constexpr double kMaxSteps = 9007199254740992;  // 2^53
 
 json map_node(json entries) { return {{"$map", std::move(entries)}}; }
 
@@ -111,8 +113,18 @@ class Tree {
  public:
   Tree(const LoadedTensors& loaded) {
     for (const auto& [name, tensor] : loaded.tensors) tensors_.emplace(name, tensor);
-    root_ = json::parse(loaded.meta_json, nullptr, false);
-    if (!root_.is_object() || root_.value("format", "") != kFormat || !root_.contains("state")) malformed();
+    // Copies of what is nested are made by recursion.
+    root_ = json::parse(loaded.meta_json, [](int depth, json::parse_event_t, json&) {
+      if (depth > kDeepest) malformed();
+      return true;
+    }, false);
+    if (!root_.is_object() || !root_.contains("format") || root_["format"] != kFormat || !root_.contains("state")) malformed();
+  }
+  /// The one number in a tensor.
+  double number(const json& node) const {
+    const at::Tensor value = tensor(node);
+    if (value.numel() != 1 || value.is_complex()) malformed();
+    return value.item<double>();
   }
   json member(const json& map, const json& key) const {
     for (const auto& [k, v] : entries(map)) {
@@ -192,7 +204,11 @@ class SavedState {
  public:
   SavedState(const Tree& tree, const json& entry, const at::Tensor& parameter)
       : tree_(tree), entry_(entry), parameter_(parameter) {}
-  std::int64_t step() const { return static_cast<std::int64_t>(saved("step").item<double>()); }
+  std::int64_t step() const {
+    const double steps = tree_.number(tree_.member(entry_, "step"));
+    if (!(steps >= 0 && steps <= kMaxSteps)) Tree::malformed();
+    return static_cast<std::int64_t>(steps);
+  }
   at::Tensor tensor(const char* name) const {
     const at::Tensor value = saved(name);
     check_same(std::string("optimizer state ") + name, parameter_, value);
@@ -242,7 +258,7 @@ class SavedOptions {
     if (saved.is_number()) {
       value = saved.get<double>();
     } else if (!saved.is_null()) {
-      value = tree_.tensor(saved).item<double>();
+      value = tree_.number(saved);
     }
   }
   void read(const char* name, bool& value) const {
@@ -250,7 +266,9 @@ class SavedOptions {
   }
   void read(const char* name, std::tuple<double, double>& value) const {
     const json saved = member(name);
-    if (!saved.is_object() || !saved.contains("$tuple") || saved["$tuple"].size() != 2) Tree::malformed();
+    if (!saved.is_object() || !saved.contains("$tuple") || !saved["$tuple"].is_array() || saved["$tuple"].size() != 2) {
+      Tree::malformed();
+    }
     for (const json& beta : saved["$tuple"]) {
       if (!beta.is_number()) Tree::malformed();
     }

@@ -68,6 +68,17 @@ void read_all(const SealedReader& self, const std::vector<py::buffer>& outs, int
   self.read_all(rooms, threads, report);
 }
 
+void read_some(const SealedReader& self, const std::vector<std::string>& names, const std::vector<py::buffer>& outs) {
+  std::vector<std::unique_ptr<View>> views;
+  std::vector<std::span<std::byte>> rooms;
+  for (const py::buffer& out : outs) {
+    views.push_back(std::make_unique<View>(out, PyBUF_WRITABLE));
+    rooms.push_back(views.back()->bytes());
+  }
+  py::gil_scoped_release release;
+  self.read_some(names, rooms);
+}
+
 py::bytes read(const SealedReader& self, const std::string& name) {
   const SealedReader::Entry& entry = self.entry(name);
   // Nobody else knows the new object yet, so it may be filled without the GIL.
@@ -174,6 +185,17 @@ void bind_sealed(py::module_& m) {
       .def("read", &read, py::arg("name"), "The bytes of a tensor.")
       .def("read_into", &read_into, py::arg("name"), py::arg("out"),
            "Fills a writable buffer of the tensor's length.")
+      .def(
+          "pin",
+          [](SealedReader& self, const py::object& progress) {
+            const Progress report = progress_of(progress);
+            py::gil_scoped_release release;
+            self.pin(report);
+          },
+          py::arg("progress") = py::none(),
+          "Authenticates every segment now, and hands out only what it saw from here on.")
+      .def("read_some", &read_some, py::arg("names"), py::arg("outs"),
+           "Fills one writable buffer for each named tensor. On error all of them are zeroed.")
       .def("read_all", &read_all, py::arg("outs"), py::arg("threads") = 0, py::arg("progress") = py::none(),
            "Fills one writable buffer a tensor, in order, and authenticates the whole file.")
       .def(

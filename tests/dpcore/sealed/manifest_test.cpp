@@ -3,6 +3,9 @@
 
 #include <algorithm>
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include "dpcore/error.h"
 #include "dpcore/keys/keyring.h"
 #include "dpcore/keys/seal_testing.h"
@@ -144,6 +147,24 @@ TEST_F(ManifestTest, AnInsiderWhoChangesASegmentIsCaught) {
   EXPECT_EQ(out, Bytes(weights_.size()));
   EXPECT_NO_THROW(reader.read(reader.entry("w"), 0, std::span(out).first(100)));  // segment 0 is the original
   expect_error<SealError>([&] { verify_manifest(folder_ / "b", run_.public_key()); }, "segment 1");
+}
+
+TEST_F(ManifestTest, AnInsiderWhoChangesASegmentBetweenTwoReadsIsCaught) {
+  seal("a", core(), nullptr);
+  SealedReader reader(folder_ / "a", keyring_);
+  reader.pin();
+  const SecretBytes key = data_key(folder_ / "a");
+  const ContainerHeader header = ContainerHeader::open(folder_ / "a", O_RDWR);
+  const Floe floe = Floe::start_decryption(payload_key(key).bytes(), payload_context(header.core_digest), kSegment,
+                                           header.floe_header);
+  Bytes place(header.segment_bytes(1));
+  floe.encrypt_segment(1, false, Bytes(place.size() - 32, std::byte{9}), place);
+  ASSERT_EQ(::pwrite(header.file.get(), place.data(), place.size(), static_cast<off_t>(header.segment_offset(1))),
+            static_cast<ssize_t>(place.size()));
+  Bytes out(weights_.size());
+  EXPECT_NO_THROW(SealedReader(folder_ / "a", keyring_).read(reader.entry("w"), out)) << "it is authentic";
+  expect_error<SealError>([&] { reader.read(reader.entry("w"), out); }, "changed while it was read");
+  EXPECT_EQ(out, Bytes(weights_.size()));
 }
 
 // Attack 14: GCM ciphertexts that decrypt under two keys exist; FLOE's header tag commits to one, whoever made the MACs.

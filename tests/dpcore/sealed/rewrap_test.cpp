@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <filesystem>
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -94,6 +95,22 @@ TEST_F(RewrapTest, ReadersThatHaveTheFileOpenGoOn) {
   std::string out(4, '\0');
   reader.read(reader.entry("w"), std::as_writable_bytes(std::span(out)));
   EXPECT_EQ(out, "data");
+}
+
+// Who has the data key can write any generation. The one after the last is none: the file would never open again.
+TEST_F(RewrapTest, TheLastGenerationIsNotPassed) {
+  seal("a");
+  const std::string path = folder_ / "a";
+  const ContainerHeader header = ContainerHeader::open(path, O_RDWR);
+  const SecretBytes data_key = authenticate(header, keyring_);
+  const auto slot = encode_slot(KeySlot::kMaxGeneration, header.active_slot().key, data_key, header.core_digest);
+  ASSERT_EQ(::pwrite(header.file.get(), slot.data(), slot.size(), static_cast<off_t>(header.slot_offset(0))),
+            static_cast<ssize_t>(slot.size()));
+  keyring_.rotate_key("icu");
+  const Bytes before = read_file(path);
+  EXPECT_THROW(rewrap(path, keyring_), SealError);
+  EXPECT_EQ(read_file(path), before);
+  EXPECT_NO_THROW(SealedReader(path, keyring_).verify_all());
 }
 
 TEST_F(RewrapTest, RefusesLinksAndFilesThatAreNotSealed) {

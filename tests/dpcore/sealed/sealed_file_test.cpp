@@ -4,6 +4,9 @@
 #include <atomic>
 #include <thread>
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "dpcore/error.h"
 #include "dpcore/keys/keyring.h"
 #include "dpcore/keys/seal_testing.h"
@@ -257,6 +260,41 @@ TEST_F(SealedFileTest, HostileCoresAreRefused) {
   }
 }
 
+// Without a key: whoever lists a folder reads the core of any file in it.
+TEST_F(SealedFileTest, NestingInAnUnauthenticatedCoreEndsNobody) {
+  for (const int deep : {4, 5, 400'000}) {
+    const std::string lists = std::string(static_cast<std::size_t>(deep), '[') + std::string(static_cast<std::size_t>(deep), ']');
+    std::string core = kGoodCore;
+    core.replace(core.find(R"("epsilon":"{}")"), 14, R"("epsilon":"{\"epsilon\":)" + lists + R"(}")");
+    ContainerWriter(folder_ / "x", "icu", core, MemorySource({text_bytes(kEmptyPayload)}), keyring_,
+                    {.if_exists = IfExists::replace})
+        .publish();
+    if (deep == 4) {
+      EXPECT_NO_THROW(inspect_sealed(folder_ / "x"));
+      continue;
+    }
+    EXPECT_THROW(inspect_sealed(folder_ / "x"), SealError);
+    EXPECT_THROW(appearance_of(folder_ / "x"), SealError);
+  }
+}
+
+// OpenMP's pool does not survive a fork: its next parallel region would never end.
+TEST_F(SealedFileTest, AForkedProcessSealsAndOpens) {
+  const Bytes data = pattern(40 << 20, 5);
+  const std::vector<SealedTensor> tensors{{"w", "U8", {40 << 20}, data}};
+  write_sealed(folder_ / "a", a_core(), "{}", tensors, keyring_);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::alarm(60);
+    write_sealed(folder_ / "b", a_core(), "{}", tensors, keyring_);
+    SealedReader(folder_ / "b", keyring_).verify_all();
+    ::_exit(0);
+  }
+  int status = -1;
+  ::waitpid(child, &status, 0);
+  EXPECT_EQ(status, 0) << "14: it waited until the alarm";
+}
+
 TEST_F(SealedFileTest, ReadsFromManyThreads) {
   std::vector<Bytes> data;
   std::vector<SealedTensor> tensors;
@@ -277,6 +315,52 @@ TEST_F(SealedFileTest, ReadsFromManyThreads) {
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(wrong, 0);
+}
+
+TEST_F(SealedFileTest, ReadsSomeTensorsInAnyOrder) {
+  const Bytes big = pattern(3 << 20, 1), small = pattern(6, 2), last = pattern(1 << 20, 3);
+  const std::vector<SealedTensor> tensors{
+      {"big", "U8", {3 << 20}, big}, {"none", "F32", {0}, {}}, {"small", "BF16", {3}, small}, {"last", "U8", {1 << 20}, last}};
+  write_sealed(folder_ / "a", a_core(), "{}", tensors, keyring_);
+  const SealedReader reader(folder_ / "a", keyring_);
+  Bytes one(1 << 20), two(6);
+  const std::vector<std::string> names{"last", "none", "small"};
+  const std::vector<std::span<std::byte>> outs{one, {}, two};
+  reader.read_some(names, outs);
+  EXPECT_EQ(one, last);
+  EXPECT_EQ(two, small);
+  const std::vector<std::span<std::byte>> twice{two, two};
+  EXPECT_THROW(reader.read_some(std::vector<std::string>{"small", "small"}, twice), InvalidArgument);
+  EXPECT_THROW(reader.read_some(std::vector<std::string>{"small", "big"}, twice), InvalidArgument);
+  EXPECT_THROW(reader.read_some(std::vector<std::string>{"small"}, twice), InvalidArgument);
+  EXPECT_THROW(reader.read_some(std::vector<std::string>{"nobody"}, {twice.data(), 1}), InvalidArgument);
+}
+
+TEST_F(SealedFileTest, WhatChangesAfterItWasPinnedIsRefused) {
+  const Bytes data = pattern(5 << 20, 1);
+  const std::vector<SealedTensor> tensors{{"w", "U8", {5 << 20}, data}};
+  write_sealed(folder_ / "a", a_core(), "{}", tensors, keyring_);
+  const Bytes whole = read_file(folder_ / "a");
+  for (const std::size_t at : {whole.size() - 1000, whole.size() / 2}) {  // the last segment and one before
+    write_file(folder_ / "b", whole);
+    SealedReader reader(folder_ / "b", keyring_);
+    reader.pin();
+    Bytes out(5 << 20);
+    const std::vector<std::span<std::byte>> outs{out};
+    EXPECT_NO_THROW(reader.read_all(outs));
+    {
+      std::fstream file(folder_ / "b", std::ios::in | std::ios::out | std::ios::binary);
+      file.seekp(static_cast<std::streamoff>(at));
+      file.put(static_cast<char>(~std::to_integer<int>(whole[at])));
+    }
+    EXPECT_THROW(reader.read_all(outs), SealError);
+    EXPECT_EQ(out, Bytes(5 << 20));
+  }
+  Bytes damaged = whole;
+  damaged[whole.size() - 1000] ^= std::byte{1};
+  write_file(folder_ / "b", damaged);
+  SealedReader reader(folder_ / "b", keyring_);
+  EXPECT_THROW(reader.pin(), SealError);
 }
 
 TEST_F(SealedFileTest, AMovedReaderStillReads) {

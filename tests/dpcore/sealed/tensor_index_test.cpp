@@ -129,6 +129,7 @@ TEST(TensorIndex, RefusesHostileIndexes) {
       {"negative dimensions", index(entry("x", "U8", "[-3,-4]", "0", "12"))},
       {"product wraps to 12", index(entry("x", "U8", "[4611686018427387907,4]", "0", "12"))},
       {"dtype times shape wraps to 8", index(entry("x", "F64", "[2305843009213693953]", "0", "8"))},
+      {"product beside a zero wraps", index(entry("z", "U8", "[0,4611686018427387904,4]", "0", "0") + "," + x + "," + y)},
       {"dimension is text", index(entry("x", "U8", "[\"12\"]", "0", "12"))},
       {"shape not a list", index(entry("x", "U8", "12", "0", "12"))},
       {"nested shape", index(entry("x", "U8", "[[12]]", "0", "12"))},

@@ -5,7 +5,9 @@
 
 #include <filesystem>
 #include <fstream>
+#include <cmath>
 #include <functional>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "dpcore/error.h"
@@ -178,6 +180,44 @@ TEST_F(Checkpoint, AnotherOptimizerIsRefusedAndLeftAlone) {
   EXPECT_THROW(engine.save_checkpoint(file("b.sealed"), *reopened, &rmsprop), Unsupported);
   EXPECT_FALSE(same(model, reopened));
   EXPECT_FALSE(std::filesystem::exists(file("b.sealed")));
+}
+
+TEST_F(Checkpoint, TreesThatMeanNothingAreRefusedAndChangeNothing) {
+  nn::Linear layer(2, 1);
+  optim::Adam optimizer(layer->parameters(), optim::AdamOptions(0.5));
+  layer->forward(torch::ones({1, 2})).sum().backward();
+  optimizer.step();
+  NamedTensors tensors;
+  const std::string good = encode_state(*layer, &optimizer, tensors);
+  const Tensor weight = layer->weight.detach().clone();
+  layer->weight.detach().add_(1);
+  const auto refused = [&](const std::string& text, const NamedTensors& with) {
+    EXPECT_THROW(decode_state({{}, text, with, ""}, *layer, &optimizer), SealError) << text.substr(0, 200);
+    EXPECT_TRUE(layer->weight.equal(weight + 1));
+  };
+  const auto changed = [&](const std::string& from, const std::string& to) {
+    std::string text = good;
+    text.replace(text.find(from), from.size(), to);
+    return text;
+  };
+  const double infinity = std::numeric_limits<double>::infinity();
+  for (const Tensor& step : {torch::full({}, infinity), torch::full({}, std::nan("")), torch::full({}, -1.0), torch::full({}, 1e30),
+                             torch::ones({2}), torch::ones({0}), torch::full({}, c10::complex<double>(1, 1))}) {
+    NamedTensors with = tensors;
+    for (auto& [name, tensor] : with) {
+      if (name.ends_with("step")) tensor = step;
+    }
+    refused(good, with);
+  }
+  refused(changed("\"hushgrad.checkpoint/1\"", "1"), tensors);
+  refused(changed("[0.9,0.999]", "{\"a\":1,\"b\":2}"), tensors);
+  refused(changed("[0.9,0.999]", "[0.9]"), tensors);
+  refused(changed("\"lr\",0.5", "\"lr\",{\"$tensor\":\"model/weight\"}"), tensors);
+  const std::string deep(1 << 20, '[');
+  refused(changed("[\"extra\",null]", "[\"extra\"," + deep + std::string(1 << 20, ']') + "]"), tensors);
+  NamedTensors same = tensors;
+  decode_state({{}, good, same, ""}, *layer, &optimizer);
+  EXPECT_TRUE(layer->weight.equal(same.front().first == "model/weight" ? same.front().second : same[1].second));
 }
 
 TEST_F(Checkpoint, FilesAreKeptUnlessOverwritten) {
