@@ -32,8 +32,6 @@ std::int64_t sequence_in(const std::string& text) {
   return sequence;
 }
 
-bool covers(const Grant& grant, const std::string& dataset) { return dataset.empty() || matches(grant.dataset, dataset); }
-
 }  // namespace
 
 std::string key_line(const PublicKey& key) {
@@ -113,11 +111,12 @@ bool AccessState::holds(const std::string& name, Role role, std::int64_t time) c
   });
 }
 
-std::vector<PublicKey> AccessState::approvers(const std::string& dataset, std::int64_t time) const {
+std::vector<PublicKey> AccessState::approvers(const std::string& dataset, const std::string& purpose, std::int64_t time) const {
   std::vector<PublicKey> keys;
   for (const Actor& candidate : actors) {
     const bool may_approve = std::any_of(grants.begin(), grants.end(), [&](const Grant& grant) {
-      return grant.name == candidate.name && grant.role == Role::approver && is_active(grant, time) && covers(grant, dataset);
+      const bool covers = matches(grant.dataset, dataset) && (purpose.empty() || matches(grant.purpose, purpose));
+      return grant.name == candidate.name && grant.role == Role::approver && is_active(grant, time) && covers;
     });
     if (may_approve) keys.push_back(candidate.key);
   }
@@ -127,7 +126,7 @@ std::vector<PublicKey> AccessState::approvers(const std::string& dataset, std::i
 const BrokenGlass* AccessState::open_glass(const std::string& name, Action action, const std::string& dataset,
                                            std::int64_t time) const {
   for (const BrokenGlass& glass : glasses) {
-    const bool fits = glass.actor == name && glass.action == action && (dataset.empty() || matches(glass.dataset, dataset));
+    const bool fits = glass.actor == name && glass.action == action && matches(glass.dataset, dataset);
     if (fits && time < glass.expires) return &glass;
   }
   return nullptr;
@@ -153,6 +152,7 @@ void AccessState::apply_actor(const LedgerRecord& record, std::int64_t sequence)
   const std::string& name = field(record, "name");
   if (name.empty()) refuse("an actor with a name", "none", "Name it.");
   if (!on() && field(record, "actor") != name) refuse("a first actor who adds itself", "another", "Begin with the officer.");
+  if (!on()) providers.clear();  // nobody had to prove who believed them
   PublicKey key = key_in(field(record, "key"));
   for (const Actor& known : actors) {
     // Two names of one key would be two people who approve each other.
@@ -166,8 +166,16 @@ void AccessState::apply_actor(const LedgerRecord& record, std::int64_t sequence)
   Actor made{name, field(record, "team"), field(record, "subject"), std::move(key), sequence, 0};
   if (known == actors.end()) {
     actors.push_back(std::move(made));
-  } else {
-    *known = std::move(made);
+    return;
+  }
+  // A key that was stolen, a subject that is another's, somebody who comes back: what they signed in to before is over.
+  if (known->revoked || !(known->key == made.key) || known->subject != made.subject) end_sessions(name);
+  *known = std::move(made);
+}
+
+void AccessState::end_sessions(const std::string& name) {
+  for (TokenSession& session : sessions) {
+    if (session.actor == name) session.expires = 0;
   }
 }
 
@@ -251,7 +259,16 @@ void AccessState::apply_approval(const LedgerRecord& record, std::int64_t sequen
   std::vector<Approval> approvals;
   for (const auto& one : document["approvals"]) approvals.push_back(approval_from(one.dump()));
   if (operation.action != field(record, "action")) refuse("the action of the operation", "another", "Ask again.");
-  const auto allowed = check_approvals(operation, approvals, {approvers(field(record, "subject"), time), 1, time / kSecond, used_nonces});
+  // One person may have several keys: their own, and those of their sign-ins.
+  const std::string asker = owner_of(operation.requester, time);
+  for (const Approval& one : approvals) {
+    if (asker.empty() || owner_of(one.approver, time) != asker) continue;
+    throw Denied("self_approval", "[approval] Expected approvals by others, received one by the requester. Ask somebody else.");
+  }
+  const auto purpose = operation.scope.find("purpose");
+  const bool is_run = operation.action == to_string(Action::train) && purpose != operation.scope.end();
+  const auto may_approve = approvers(field(record, "subject"), is_run ? purpose->second : "", time);
+  const auto allowed = check_approvals(operation, approvals, {may_approve, 1, time / kSecond, used_nonces});
   used_nonces.insert(operation.nonce);
   approval = {sequence, operation.action, operation.requester, field(record, "subject"), operation.scope, static_cast<std::int64_t>(allowed.size())};
 }

@@ -88,8 +88,9 @@ class AccessState {
   const PublicKey* key(const std::string& key_id) const;
   bool is_active(const Grant& grant, std::int64_t time) const;
   bool holds(const std::string& name, Role role, std::int64_t time) const;
-  /// The keys of those who may approve something on the dataset now.
-  std::vector<PublicKey> approvers(const std::string& dataset, std::int64_t time) const;
+  /// The keys of those who may approve something on the dataset now, for the purpose where one is named. An empty dataset stands for
+  /// what concerns all: a grant for "*".
+  std::vector<PublicKey> approvers(const std::string& dataset, const std::string& purpose, std::int64_t time) const;
   const BrokenGlass* open_glass(const std::string& actor, Action action, const std::string& dataset, std::int64_t time) const;
   bool may_combine(Role one, Role other) const;
 
@@ -107,6 +108,7 @@ class AccessState {
 
  private:
   void apply_actor(const LedgerRecord& record, std::int64_t sequence);
+  void end_sessions(const std::string& name);
   void apply_grant(const LedgerRecord& record, std::int64_t sequence, std::int64_t time);
   void apply_revoke(const LedgerRecord& record, std::int64_t sequence, std::int64_t time);
   void apply_policy(const LedgerRecord& record, std::int64_t sequence, std::int64_t time);

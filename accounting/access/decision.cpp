@@ -104,11 +104,12 @@ AccessDecision decide_by_policy(const Policy& policy, const AccessRequest& reque
     const std::string name = "policy:" + rule.id;
     if (!rule.allow) return denied("policy", name, "a rule of the policy denies it");
     if (const std::string why = unmet(rule.require, request); !why.empty()) return denied("policy", name, why);
-    if (request.approvals < rule.require.approvals) {
+    const bool is_capped = request.action == Action::train && rule.require.max_epsilon_unapproved;
+    if (request.approvals < rule.require.approvals && !is_capped) {
       return denied("too_few", name, message("it asks for ", rule.require.approvals, " approvals, there are ", request.approvals));
     }
     AccessDecision decision = allowed(name);
-    decision.max_epsilon = rule.require.max_epsilon;
+    decision.max_epsilon = rule.cap(request.approvals);
     decision.delta = rule.require.delta;
     decision.min_noise_multiplier = rule.require.min_noise_multiplier;
     return decision;

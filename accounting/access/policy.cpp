@@ -157,6 +157,11 @@ PolicyRequirements read_requirements(const json& object, const std::string& wher
   require.accountants = table.texts("accountants");
   require.insecure_seeds = table.boolean("insecure_seeds", false);
   require.approvals = table.integer("approvals", 0, 0, 16);
+  require.max_epsilon_unapproved = table.number("max_epsilon_unapproved");
+  if (require.max_epsilon_unapproved) {
+    const bool fits = require.approvals > 0 && require.max_epsilon && *require.max_epsilon_unapproved >= 0 && *require.max_epsilon_unapproved <= *require.max_epsilon;
+    if (!fits) refuse(table.at("max_epsilon_unapproved"), "an epsilon from 0 to max_epsilon, beside approvals");
+  }
   require.proof = table.named<std::string>("proof", [](const std::string& name) { return one_of(name, {"key", "oidc"}); });
   table.end();
   return require;

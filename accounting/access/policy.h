@@ -19,6 +19,7 @@ bool matches(const std::string& pattern, const std::string& text);
 /// What a rule that allows asks for beside its conditions. Where something is not given it is not asked for.
 struct PolicyRequirements {
   std::optional<double> max_epsilon;           // of one run, at `delta`; a hard cap while it trains
+  std::optional<double> max_epsilon_unapproved;  // the cap of a run that fewer than `approvals` have approved; none: it is denied
   double delta = 0;                            // in (0, 1) where max_epsilon is given
   std::optional<double> min_noise_multiplier;  // of the plan, and of every Gaussian event that is charged
   std::vector<std::string> sensitivity;        // "certified", "empirical"
@@ -39,6 +40,11 @@ struct PolicyRule {
   int from_minute = 0, to_minute = 1440;  // of the day, UTC; from > to goes over midnight
   std::int64_t not_before = 0, not_after = 0;  // seconds since 1970; 0: none
   PolicyRequirements require;
+
+  /// The cap of a run that so many others have approved.
+  std::optional<double> cap(std::int64_t approvals) const {
+    return approvals >= require.approvals ? require.max_epsilon : require.max_epsilon_unapproved;
+  }
 };
 
 struct Policy {

@@ -41,6 +41,10 @@ void Account::give_back(std::size_t use, std::int64_t count, std::int64_t day) {
   if (!period.empty()) days_[day][use] -= count;
 }
 
+bool Account::lets_go_at(std::int64_t day) const {
+  return !period.empty() && !days_.empty() && days_.begin()->first < first_day(period, day);
+}
+
 void Account::advance(std::int64_t day) {
   if (period.empty()) return;
   const std::int64_t first = first_day(period, day);

@@ -54,6 +54,8 @@ struct Account {
   void give_back(std::size_t use, std::int64_t count, std::int64_t day);
   /// Lets go of what lies before the period of `day`. An earlier day than the newest one changes nothing.
   void advance(std::int64_t day);
+  /// Whether advance() would let go of something.
+  bool lets_go_at(std::int64_t day) const;
   void clear();
 
  private:

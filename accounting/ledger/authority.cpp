@@ -16,7 +16,8 @@ using nlohmann::json;
 std::string environment() {
   const char* named = std::getenv("HUSHGRAD_ENVIRONMENT");
   const std::string text = named == nullptr ? "" : named;
-  return text.size() <= 256 ? text : text.substr(0, 256);
+  // As it is kept: what was decided is decided again when it is read.
+  return json::parse(json(text.substr(0, 256)).dump(-1, ' ', false, json::error_handler_t::replace)).get<std::string>();
 }
 
 // Tells hosts apart without naming them: the ledger may leave the house.
@@ -157,14 +158,17 @@ LedgerRecord Authority::decision_record(const State& state, const Outcome& outco
            {"subject", request.subject}}};
 }
 
-std::optional<Denied> Authority::settle(const State& state, Batch& batch, const Outcome& outcome, const std::vector<Item>& items) {
-  LedgerRecord record = decision_record(state, outcome, items);
+void Authority::append_signed(const State& state, Batch& batch, LedgerRecord decision) const {
   if (key_ != nullptr) {
-    const std::string text = signed_text(record, state.ledger_id, batch.head());
-    record.fields["signature"] = hex_of(key_->sign("ledger decision", bytes_of(text)));
+    const std::string text = signed_text(decision, state.ledger_id, batch.head());
+    decision.fields["signature"] = hex_of(key_->sign("ledger decision", bytes_of(text)));
   }
-  check(record);
-  batch.append("audit", record);
+  check(decision);
+  batch.append("audit", decision);
+}
+
+std::optional<Denied> Authority::settle(const State& state, Batch& batch, const Outcome& outcome, const std::vector<Item>& items) {
+  append_signed(state, batch, decision_record(state, outcome, items));
   if (!outcome.decision.allowed) return denial_of(outcome.request, outcome.decision);
   for (const Item& item : items) batch.append_as_it_is(item.kind, item.payload);
   return std::nullopt;
@@ -185,7 +189,13 @@ std::optional<Denied> Authority::act(State& state, Batch& batch, const std::vect
     // It speaks for itself; whether it says the truth is asked before it is written.
     AccessState trial = state.access;
     const LedgerRecord record = decode_record(items.front().kind, items.front().payload);
-    trial.apply(record, batch.sequence() + 1, batch.now());
+    try {
+      trial.apply(record, batch.sequence() + 1, batch.now());
+    } catch (const Denied& denied) {
+      if (record.kind != "session") throw;
+      append_refused_sign_in(state, batch, record.fields.at("actor"), record.fields.at("issuer"), record.fields.at("subject"), denied.reason());
+      return denied;
+    }
     for (const Item& item : items) batch.append_as_it_is(item.kind, item.payload);
     return std::nullopt;
   }
@@ -241,6 +251,35 @@ std::optional<Denied> Authority::spend(State& state, Batch& batch, const Run& ru
   auto denied = settle(state, batch, outcome, {});
   if (!denied) spending_[run.record.run_id] = {outcome.request, outcome.decision};
   return denied;
+}
+
+void Authority::forget(const std::string& run_id) {
+  const std::lock_guard lock(mutex_);
+  spending_.erase(run_id);
+}
+
+Denied Authority::deny(const State& state, Batch& batch, const Need& need, const std::string& rule, const std::string& reason) {
+  const std::lock_guard lock(mutex_);
+  AccessDecision decision = withheld(rule, rule, reason);
+  if (state.access.policy() != nullptr) decision.policy = std::to_string(state.access.policy()->version);
+  return *settle(state, batch, {request_of(need, {}), decision}, {});
+}
+
+void Authority::append_refused_sign_in(const State& state, Batch& batch, const std::string& actor, const std::string& issuer,
+                                       const std::string& subject, const std::string& reason) const {
+  AccessRequest request;
+  request.actor = actor;
+  AccessDecision decision = withheld(reason, "token", message("the token does not hold (", reason, ")"));
+  if (state.access.policy() != nullptr) decision.policy = std::to_string(state.access.policy()->version);
+  LedgerRecord record = decision_record(state, {request, decision}, {});
+  record.fields["action"] = "sign_in";
+  record.fields["attributes"] = json{{"issuer", issuer}, {"subject", subject}}.dump(-1, ' ', false, json::error_handler_t::replace);
+  append_signed(state, batch, std::move(record));
+}
+
+void Authority::refuse_sign_in(const State& state, Batch& batch, const std::string& issuer, const std::string& subject, const std::string& reason) {
+  const std::lock_guard lock(mutex_);
+  append_refused_sign_in(state, batch, "", issuer, subject, reason);
 }
 
 std::optional<double> Authority::least_noise(const std::string& run_id) {

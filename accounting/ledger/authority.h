@@ -37,6 +37,12 @@ class Authority {
   std::optional<Denied> spend(State& state, Batch& batch, const Run& run);
   /// The actor whose key this handle holds; empty without access rules or without a key of theirs.
   std::string actor(const State& state, std::int64_t time);
+  /// What was decided about a run that is about to spend never got on record.
+  void forget(const std::string& run_id);
+  /// Appends that something else than access rules denied it.
+  Denied deny(const State& state, Batch& batch, const Need& need, const std::string& rule, const std::string& reason);
+  /// Appends that somebody's token does not hold; `reason` is one word.
+  void refuse_sign_in(const State& state, Batch& batch, const std::string& issuer, const std::string& subject, const std::string& reason);
   /// The least noise multiplier that the policy lets this run charge.
   std::optional<double> least_noise(const std::string& run_id);
   /// What would be asked, and with what a plan says.
@@ -49,6 +55,9 @@ class Authority {
   };
   Outcome decide_on(const State& state, std::int64_t time, AccessRequest request, std::int64_t approvals);
   std::optional<Denied> settle(const State& state, Batch& batch, const Outcome& outcome, const std::vector<Item>& items);
+  void append_refused_sign_in(const State& state, Batch& batch, const std::string& actor, const std::string& issuer, const std::string& subject,
+                              const std::string& reason) const;
+  void append_signed(const State& state, Batch& batch, LedgerRecord decision) const;
   LedgerRecord decision_record(const State& state, const Outcome& outcome, const std::vector<Item>& items) const;
   std::optional<LedgerRecord> approval_for(AccessState& trial, const Batch& batch, std::int64_t time, const AccessRequest& request,
                                            const std::vector<Item>& items, std::string& word);

@@ -38,7 +38,7 @@ class Holder {
   std::mutex mutex;
   std::map<Key, Block> blocks;
   std::int64_t limit = kMaxBlock;
-  const std::string id;  // random; a later block of the same holder says that the one before was used up
+  std::string id;  // random; a later block of the same holder says that the one before was used up
 
   /// Takes one step out of the block; false when there is none left.
   bool draw(const Key& key);

@@ -10,6 +10,9 @@ namespace hushgrad::ledger {
 
 using Hash = std::array<unsigned char, 48>;  // SHA-384
 
+/// The last microsecond of 9999, UTC. No entry is later, so that its time, and one some years after it, can be computed with.
+constexpr std::int64_t kLatestTime = 253'402'300'799'999'999;
+
 /// An entry as it goes into the table.
 struct Entry {
   std::int64_t sequence = 0;

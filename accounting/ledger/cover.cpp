@@ -82,7 +82,10 @@ Cover cover_of(const LedgerRecord& decision, const FreshApproval* approval) {
   cover.rule = fields.at("rule");
   cover.policy = fields.at("policy");
   cover.left = count_in(cover.covers);
-  if (approval != nullptr) cover.scope = approval->scope;
+  if (approval != nullptr) {
+    cover.scope = approval->scope;
+    cover.approvals = approval->approvers;
+  }
   return cover;
 }
 
@@ -103,10 +106,11 @@ std::string Cover::take(const Need& need, Item item) {
 std::optional<Account> Cover::cap_of(const AccessState& access) const {
   const PolicyInForce* in_force = rule.rfind("policy:", 0) == 0 ? access.policy_of_version(policy) : nullptr;
   const PolicyRule* decided = in_force == nullptr ? nullptr : in_force->policy.rule(rule.substr(7));
-  if (decided == nullptr || !decided->require.max_epsilon) return std::nullopt;
+  const auto cap = decided == nullptr ? std::nullopt : decided->cap(approvals);
+  if (!cap) return std::nullopt;
   Account account;
   account.budget = Budget{};
-  account.budget->epsilon = *decided->require.max_epsilon;
+  account.budget->epsilon = *cap;
   account.budget->delta = decided->require.delta;
   account.budget->sequence = in_force->sequence;
   return account;

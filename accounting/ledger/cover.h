@@ -40,6 +40,7 @@ struct Cover {
   Action action = Action::record;
   std::string actor, subject, purpose, covers, rule, policy;
   std::optional<std::map<std::string, std::string>> scope;  // of the approval that it rests on
+  std::int64_t approvals = 0;                               // by how many others
   std::size_t left = 0;
   std::vector<Item> items;
 

@@ -1,10 +1,15 @@
 #include "accounting/ledger/high_water.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 namespace hushgrad::ledger {
 namespace {
@@ -23,6 +28,24 @@ fs::path state_folder() {
   return {};
 }
 
+// One process or thread at a time, also of other handles. Whoever holds it for long was stopped, and is not waited for.
+class Locked {
+ public:
+  explicit Locked(const std::string& path) : descriptor_(::open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0600)) {
+    for (int tries = 0; descriptor_ >= 0 && tries < 200 && flock(descriptor_, LOCK_EX | LOCK_NB) != 0; ++tries) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  }
+  ~Locked() {
+    if (descriptor_ >= 0) ::close(descriptor_);
+  }
+  Locked(const Locked&) = delete;
+  Locked& operator=(const Locked&) = delete;
+
+ private:
+  int descriptor_;
+};
+
 }  // namespace
 
 HighWater::HighWater(const std::string& ledger_id) {
@@ -40,9 +63,14 @@ std::optional<LedgerHead> HighWater::seen() const {
   return head;
 }
 
-void HighWater::remember(const LedgerHead& head) const {
+void HighWater::remember(const LedgerHead& head, const std::unordered_set<std::string>& given_up) const {
   if (path_.empty()) return;
-  const std::string sibling = path_ + "." + std::to_string(getpid());
+  const Locked one(path_ + ".lock");
+  const auto before = seen();
+  // Whoever committed first may get here last.
+  if (before && before->sequence > head.sequence && given_up.count(before->hash) == 0) return;
+  static std::atomic<unsigned> number{0};
+  const std::string sibling = path_ + "." + std::to_string(getpid()) + "." + std::to_string(number++);
   std::ofstream(sibling) << head.sequence << ' ' << head.hash << '\n';
   std::error_code error;
   fs::rename(sibling, path_, error);

@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <unordered_set>
 
 #include "accounting/ledger/records.h"
 
@@ -16,8 +17,9 @@ class HighWater {
 
   /// The newest entry that this user has seen; none when nothing is remembered, or nothing that can be read.
   std::optional<LedgerHead> seen() const;
-  /// Remembers `head`, by a rename, so that a reader finds one or the other. Not synced: after a power cut it may be older.
-  void remember(const LedgerHead& head) const;
+  /// Remembers `head` unless a later entry is remembered, one whose hash is not among those `given_up`. By a rename, so that a reader
+  /// finds one or the other; not synced: after a power cut it may be older.
+  void remember(const LedgerHead& head, const std::unordered_set<std::string>& given_up = {}) const;
 
  private:
   std::string path_;  // empty: nowhere

@@ -77,7 +77,12 @@ Run& open_run(State& state, const std::string& run_id) {
 // How many more of the event certainly fit; 0 only when the accountant says so.
 std::int64_t fitting(Account& account, const Event& event, const std::string& key, std::int64_t day) {
   if (!account.budget) return INT64_MAX;
-  account.advance(day);
+  if (account.lets_go_at(day)) {
+    // A clock that is ahead ends a period only with an entry that says so; this question is none.
+    Account later = account;
+    later.advance(day);
+    return fitting(later, event, key, day);
+  }
   if (!account.gate.allows(key)) account.gate.refill(account.tally.composed(), event, key, *account.budget);
   return account.gate.allowance(key);
 }
@@ -119,11 +124,7 @@ bool counts_for(const State& state, const Run& run, const std::string& dataset) 
   return std::any_of(above.begin(), above.end(), [&](std::size_t at) { return state.datasets[at].name == dataset; });
 }
 
-LedgerRecord denial(const std::string& action, const RunInfo& info, const std::string& reason) {
-  return {"audit",
-          {{"action", action}, {"actor", info.actor}, {"decision", "denied"}, {"policy", "dataset"}, {"reason", reason},
-           {"subject", info.dataset}}};
-}
+Need need_of(const RunInfo& info) { return {Action::train, info.dataset, info.purpose, info.actor}; }
 
 [[noreturn]] void deny(const std::string& reason) {
   throw InvalidState(message("[ledger] Expected a use that the description of the dataset allows, received another: ",
@@ -150,7 +151,9 @@ std::int64_t described(const Run& run, const Event& event, const std::string& ke
 Refusal refuse(const State& state, const Run& run, const Account& account, const Event& event, Batch& batch) {
   batch.append(kRefusal, RefusalPayload{run.record.run_id, account.budget->sequence, event});
   const bool is_of_run = run.cap && &*run.cap == &account;
-  return {is_of_run ? run.record.info.dataset : owner_of(state, &account), *account.budget, account.tally.composed()};
+  Account now = account;
+  now.advance(day_of(batch.now()));
+  return {is_of_run ? run.record.info.dataset : owner_of(state, &account), *account.budget, now.tally.composed()};
 }
 
 // Anything but 96 hex digits gives a hash that fits no entry.
@@ -296,17 +299,17 @@ std::string Ledger::begin_run(const RunInfo& info) {
   std::string forbids, conflict;
   std::optional<Denied> denied;
   session_->write([&](State& state, Batch& batch) {
+    if (payload.info.actor.empty()) payload.info.actor = authority_->actor(state, batch.now());
     forbids = forbidden(state, info.dataset, info.purpose, batch.now());
     if (!forbids.empty()) {
-      batch.append("audit", denial("begin_run", info, forbids));
+      authority_->deny(state, batch, need_of(payload.info), "dataset", forbids);
       return;
     }
     conflict = state.other_neighbours(info.dataset, neighbours_of(payload.info.plan_json));
     if (!conflict.empty()) {
-      batch.append("audit", denial("begin_run", info, kMixed));
+      authority_->deny(state, batch, need_of(payload.info), "dataset", kMixed);
       return;
     }
-    if (payload.info.actor.empty()) payload.info.actor = authority_->actor(state, batch.now());
     const Actor* actor = state.access.actor(payload.info.actor);
     if (actor != nullptr) payload.info.team = actor->team;
     denied = authority_->act(state, batch, {{std::string(kRun), encode(payload)}});
@@ -323,33 +326,41 @@ void Ledger::charge_under_budgets(const std::string& run_id, const Event& event,
   std::optional<Refusal> refusal;
   std::string denied, conflict;
   std::optional<Denied> withheld;
-  session_->write([&](State& state, Batch& batch) {
+  const auto decide = [&](State& state, Batch& batch) {
     Run& run = open_run(state, run_id);
-    denied = forbidden(state, run.record.info.dataset, run.record.info.purpose, batch.now());
+    const Need need = need_of(run.record.info);
+    denied = forbidden(state, need.subject, need.purpose, batch.now());
     if (!denied.empty()) {
-      batch.append("audit", denial("charge", run.record.info, denied));
+      authority_->deny(state, batch, need, "dataset", denied);
       return;
     }
-    conflict = state.other_neighbours(run.record.info.dataset, run.neighbours);
+    conflict = state.other_neighbours(need.subject, run.neighbours);
     if (!conflict.empty()) {
-      batch.append("audit", denial("charge", run.record.info, kMixed));
+      authority_->deny(state, batch, need, "dataset", kMixed);
       return;
     }
     withheld = authority_->spend(state, batch, run);
     const auto least = authority_->least_noise(run_id);
-    if (!withheld && least && run.event_entries.count(key) == 0 && is_too_quiet(nlohmann::json::parse(key), *least)) {
+    if (!withheld && least && is_too_quiet(nlohmann::json::parse(key), *least)) {
       const std::string why = message("the policy asks for a noise multiplier of at least ", shortest(*least));
-      batch.append("audit", denial("charge", run.record.info, why));
+      authority_->deny(state, batch, need, "policy", why);
       withheld = Denied("policy", "[ledger] Expected an event that the policy allows, received another: " + why + ". Nothing was charged.");
     }
     if (withheld) return;
     const auto [account, fits] = tightest(state, run, event, key, day_of(batch.now()));
     if (fits == 0) {
       refusal = refuse(state, run, *account, event, batch);
+      if (state.access.on()) authority_->deny(state, batch, need, message("budget:", account->budget->sequence), "the step would pass a budget");
       return;
     }
     spend(run, fits, batch);
-  });
+  };
+  try {
+    session_->write(decide);
+  } catch (...) {
+    authority_->forget(run_id);  // what was decided is not on record
+    throw;
+  }
   if (!denied.empty()) deny(denied);
   if (!conflict.empty()) mixed(conflict);
   if (withheld) throw *withheld;
@@ -406,7 +417,7 @@ void Ledger::settle_blocks(const std::string* run_id, const std::string& finish_
   for (const auto& [key, block] : given_up) holder_->blocks.erase(key);
   if (given_up.empty() && finish_as.empty()) return;
   std::optional<Denied> denied;
-  session_->write([&](State& state, Batch& batch) {
+  const auto state_them = [&](State& state, Batch& batch) {
     if (!finish_as.empty()) {
       const RunRecord& record = known_run(state, *run_id).record;
       if (record.finished && record.status != finish_as) open_run(state, *run_id);
@@ -424,8 +435,15 @@ void Ledger::settle_blocks(const std::string* run_id, const std::string& finish_
     for (const auto& [run, of_run] : items) {
       if (auto refused = authority_->act(state, batch, of_run)) denied = std::move(refused);
     }
-  });
-  if (denied) throw *denied;
+  };
+  try {
+    session_->write(state_them);
+    if (denied) throw *denied;
+  } catch (...) {
+    // Nothing was stated about these blocks: what this handle reserves from now on must not say that they were used up.
+    holder_->id = random_id();
+    throw;
+  }
 }
 
 void Ledger::finish_run(const std::string& run_id, const std::string& status) {

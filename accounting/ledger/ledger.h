@@ -183,13 +183,16 @@ class Ledger {
   /// checked by the caller; the ledger checks issuer, audience, subject, lifetime and that it is used once.
   std::int64_t add_provider(const ProviderInfo& info);
   std::int64_t open_session(const SessionInfo& info);
+  /// Puts on record that a token did not hold, before it could be known whose it is. reason: one word.
+  void refuse_sign_in(const std::string& issuer, const std::string& reason);
   /// Whether whoever acts may export, on record; then entries() is what leaves. Denied otherwise.
   void authorise_export();
 
   /// Entries as stored, good or bad, from sequence `first` on, at most `limit`. Works on a broken chain.
   std::vector<LedgerEntry> entries(std::int64_t first = 1, std::int64_t limit = INT64_MAX) const;
   /// Reads everything again: the file's own consistency, its schema, the chain, and that every entry makes sense after
-  /// the ones before it. Works on a broken chain; throws only when the file cannot be read at all.
+  /// the ones before it; then that nothing is missing() of what was seen before. Works on a broken chain; throws only when the file
+  /// cannot be read at all.
   VerifyResult verify() const;
 
  private:

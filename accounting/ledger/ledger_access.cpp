@@ -6,6 +6,7 @@
 #include "accounting/accountants/accountant.h"
 #include "accounting/ledger/authority.h"
 #include "accounting/ledger/ledger.h"
+#include "accounting/ledger/names.h"
 #include "accounting/ledger/payload.h"
 #include "accounting/ledger/period.h"
 #include "accounting/ledger/session.h"
@@ -199,6 +200,11 @@ std::int64_t Ledger::open_session(const SessionInfo& info) {
   });
 }
 
+void Ledger::refuse_sign_in(const std::string& issuer, const std::string& reason) {
+  check_name("issuer", issuer, true);
+  session_->write([&](State& state, Batch& batch) { authority_->refuse_sign_in(state, batch, issuer, "", reason); });
+}
+
 void Ledger::authorise_export() {
   if (!has_access_rules()) return;
   std::optional<Denied> denied;
@@ -215,7 +221,7 @@ std::vector<BudgetStatus> Ledger::budget_status(const std::string& dataset) cons
     Dataset* found = state.find_dataset(dataset);
     if (found == nullptr) return;
     const std::int64_t day = day_of(Batch(state).now());
-    for (Account& account : found->accounts) {
+    for (Account account : found->accounts) {  // copies: a clock that is ahead, for the time of a question, ends no period
       if (!account.budget) continue;
       account.advance(day);
       BudgetStatus row{dataset, *account.budget, {}, false, account.period.empty() ? 0 : first_day(account.period, day) * kDay};

@@ -193,17 +193,22 @@ class PostgresStore : public Store {
       "SELECT concat_ws('|', "
       "(SELECT string_agg(concat_ws(' ', attname, format_type(atttypid, atttypmod), attnotnull), ',' ORDER BY attnum) "
       "FROM pg_catalog.pg_attribute WHERE attrelid = 'hushgrad.entry'::regclass AND attnum > 0 AND NOT attisdropped), "
-      "(SELECT string_agg(concat_ws(' ', tgname, tgtype, tgenabled, tgfoid::regproc), ',' ORDER BY tgname) "
+      "(SELECT string_agg(concat_ws(' ', tgname, tgtype, tgenabled, tgfoid::regproc, tgqual IS NULL, tgattr), ',' ORDER BY tgname) "
       "FROM pg_catalog.pg_trigger WHERE tgrelid = 'hushgrad.entry'::regclass AND NOT tgisinternal), "
-      "(SELECT string_agg(concat_ws(' ', proname, md5(prosrc)), ',' ORDER BY proname) FROM pg_catalog.pg_proc "
+      "(SELECT string_agg(concat_ws(' ', proname, md5(prosrc), proconfig), ',' ORDER BY proname) FROM pg_catalog.pg_proc "
       "WHERE pronamespace = 'hushgrad'::regnamespace), "
       "(SELECT count(*) FROM pg_catalog.pg_rewrite WHERE ev_class = 'hushgrad.entry'::regclass), "
-      "(SELECT relrowsecurity FROM pg_catalog.pg_class WHERE oid = 'hushgrad.entry'::regclass))";
+      "(SELECT relrowsecurity FROM pg_catalog.pg_class WHERE oid = 'hushgrad.entry'::regclass), "
+      // Rows of a child table would be read with those of the ledger, without its guards.
+      "(SELECT count(*) FROM pg_catalog.pg_inherits WHERE inhparent = 'hushgrad.entry'::regclass), "
+      "(SELECT count(*) FROM pg_catalog.pg_class, aclexplode(relacl) AS given WHERE oid = 'hushgrad.entry'::regclass "
+      "AND given.grantee <> relowner AND given.privilege_type NOT IN ('SELECT', 'INSERT')))";
   static constexpr const char* kExpected =
       "sequence bigint t,time bigint t,kind text t,payload text t,previous bytea t,hash bytea t|"
-      "entry_appends 7 O hushgrad.entry_appends,entry_is_final 27 O hushgrad.entry_is_final,"
-      "entry_is_kept 34 O hushgrad.entry_is_final|"
-      "entry_appends e9752c406729340711f16f2b0fd65ef4,entry_is_final 8ed60ccfacf22d9059756340ae0011b2|0|f";
+      "entry_appends 7 O hushgrad.entry_appends t ,entry_is_final 27 O hushgrad.entry_is_final t ,"
+      "entry_is_kept 34 O hushgrad.entry_is_final t |"
+      "entry_appends e9752c406729340711f16f2b0fd65ef4 {search_path=pg_catalog},"
+      "entry_is_final 8ed60ccfacf22d9059756340ae0011b2 {search_path=pg_catalog}|0|f|0|0";
 
   // Keys and passwords stay out of name_, which goes into messages and reports.
   void read_address() {
@@ -242,7 +247,9 @@ class PostgresStore : public Store {
     while (start <= hosts.size()) {
       const std::size_t end = std::min(hosts.find(',', start), hosts.size());
       const std::string host = hosts.substr(start, end - start);
-      const bool local = host.empty() || host[0] == '/' || host == "localhost" || host == "::1" || host.starts_with("127.");
+      // "127.example.org" is a name like any other.
+      const bool is_127 = host.starts_with("127.") && host.find_first_not_of("0123456789.") == host.npos;
+      const bool local = host.empty() || host[0] == '/' || host == "localhost" || host == "::1" || is_127;
       if (!local) return false;
       start = end + 1;
     }

@@ -73,8 +73,7 @@ void Session::recall() {
   }
   if (path_ == ":memory:") return;
   if (!high_water_) high_water_.emplace(state_.ledger_id);
-  const auto seen = high_water_->seen();
-  if (seen && !is_there(*seen)) missing_.push_back(*seen);
+  compare_with_what_was_seen();
 }
 
 // This user's own handle checked every signature up to what it remembers; the hash there binds all entries before it, and the
@@ -91,6 +90,14 @@ void Session::trust_what_was_seen() {
   const auto seen = high_water_->seen();
   const auto hash = seen ? store_->hash_at(seen->sequence) : std::nullopt;
   if (hash && to_hex(*hash) == seen->hash) state_.trusted = seen->sequence;
+}
+
+// Inside a transaction: what other handles of this user have seen by now. One on a copy of this ledger has seen another branch.
+void Session::compare_with_what_was_seen() {
+  const auto seen = high_water_ ? high_water_->seen() : std::nullopt;
+  if (!seen || seen->hash == compared_) return;
+  compared_ = seen->hash;
+  if (!is_there(*seen)) missing_.push_back(*seen);
 }
 
 bool Session::is_there(const LedgerHead& head) {
@@ -153,16 +160,17 @@ void Session::catch_up() {
 
 // Inside a transaction.
 void Session::check_open() {
-  if (const auto lost = still_missing(); !lost.empty()) {
-    throw LedgerError(message("[ledger] Expected a ledger that holds entry ", lost.front().sequence, " (hash ",
-                              lost.front().hash.substr(0, 16), "...), which was seen before, received one that does not: '",
-                              path_, "' was put back from an older copy, or is another branch. Nothing is charged. "
-                              "Restore the newest copy, or have two people accept the loss: hushgrad ledger repair."));
+  if (state_.moved) {
+    throw LedgerError(message("[ledger] Expected the ledger that is in use, received '", path_,
+                              "', which was moved to another place. Nothing is charged here any more; open the other one (hushgrad "
+                              "ledger history says where it is)."));
   }
-  if (!state_.moved) return;
-  throw LedgerError(message("[ledger] Expected the ledger that is in use, received '", path_,
-                            "', which was moved to another place. Nothing is charged here any more; open the other one (hushgrad "
-                            "ledger history says where it is)."));
+  const auto lost = still_missing();
+  if (lost.empty()) return;
+  throw LedgerError(message("[ledger] Expected a ledger that holds entry ", lost.front().sequence, " (hash ",
+                            lost.front().hash.substr(0, 16), "...), which was seen before, received one that does not: '",
+                            path_, "' was put back from an older copy, or is another branch. Nothing is charged. "
+                            "Restore the newest copy, or have two people accept the loss: hushgrad ledger repair."));
 }
 
 void Session::check() {
@@ -179,6 +187,7 @@ void Session::write(const std::function<void(State&, Batch&)>& body, bool even_i
   }
   StoreTransaction transaction(*store_, true);
   catch_up();
+  compare_with_what_was_seen();
   if (!even_if_closed) check_open();
   Batch batch(state_);
   if (state_.schema < kSchemaVersion) {
@@ -223,7 +232,9 @@ void Session::commit(const std::vector<Entry>& entries) {
     give_up(error.what());
   }
   std::erase_if(missing_, [this](const LedgerHead& head) { return state_.repaired.count(head.hash) > 0; });
-  if (high_water_ && missing_.empty()) high_water_->remember({state_.sequence, to_hex(state_.hash)});
+  if (!high_water_ || !missing_.empty()) return;
+  compared_ = to_hex(state_.hash);
+  high_water_->remember({state_.sequence, compared_}, state_.repaired);
 }
 
 void Session::apply(const std::vector<Entry>& entries) {
@@ -234,7 +245,15 @@ void Session::apply(const std::vector<Entry>& entries) {
 }
 
 VerifyResult Session::verify() {
-  return inspect([this](Store& store) { return verify_store(store, {state_.sequence, to_hex(state_.hash)}); });
+  const VerifyResult verdict = inspect([this](Store& store) { return verify_store(store, {state_.sequence, to_hex(state_.hash)}); });
+  if (!verdict.ok || !unusable_.empty()) return verdict;
+  const std::vector<LedgerHead> lost = missing();
+  if (state_.moved) return verdict;  // what came later was seen in the other place
+  for (const LedgerHead& head : lost) {
+    if (head.sequence > verdict.entries) return {false, verdict.entries, verdict.entries + 1, message("it, up to ", head.sequence, ", was seen before and is gone")};
+    return {false, head.sequence - 1, head.sequence, "it, or one before it, is another than the one that was seen before"};
+  }
+  return verdict;
 }
 
 }  // namespace hushgrad::ledger

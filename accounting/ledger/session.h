@@ -110,6 +110,7 @@ class Session {
   std::vector<LedgerHead> still_missing();
   void recall();
   void trust_what_was_seen();
+  void compare_with_what_was_seen();
   void check_open();
   void commit(const std::vector<Entry>& entries);
   void catch_up();
@@ -124,6 +125,7 @@ class Session {
   State state_;
   std::vector<LedgerHead> missing_;         // heads that somebody has seen and the chain had not when it was asked
   std::optional<HighWater> high_water_;     // none for a ledger in memory
+  std::string compared_;                    // the hash that was remembered when it was last compared
   std::string unusable_;             // why every further call is refused; empty while all is well
 };
 

@@ -71,6 +71,7 @@ std::string State::link_fault(const Entry& entry) const {
   if (entry.previous != hash) return "it does not continue the entry before it";
   if (entry_hash(entry) != entry.hash) return "its content does not match its hash";
   if (entry.time < time) return "its time lies before that of the entry before it";
+  if (entry.time > kLatestTime) return "its time lies after the year 9999";
   return {};
 }
 

@@ -1,5 +1,6 @@
 // What access rules ask of the entries of a chain; nothing in a ledger without them.
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "accounting/access/digest.h"
 #include "accounting/ledger/payload.h"
@@ -25,6 +26,27 @@ bool opens(const DatasetInfo& before, const DatasetInfo& now) {
 
 Action release_action(const std::string& what) {
   return what == "model" ? Action::export_model : what == "metrics" ? Action::release_metrics : Action::release_checkpoint;
+}
+
+// What was asked, as the decision says. Its attributes are claims of whoever acted.
+AccessRequest request_in(const LedgerRecord& decision, const Cover& cover) {
+  const auto object = nlohmann::json::parse(decision.fields.at("attributes"));
+  const auto text = [&](const char* key) {
+    const auto found = object.find(key);
+    return found != object.end() && found->is_string() ? found->get<std::string>() : std::string();
+  };
+  AccessRequest request;
+  request.action = cover.action;
+  request.actor = cover.actor;
+  request.subject = cover.subject;
+  request.purpose = cover.purpose;
+  request.environment = text("environment");
+  request.sensitivity = text("sensitivity");
+  request.accountant = text("accountant");
+  const auto noise = object.find("noise_multiplier"), seed = object.find("insecure_seed");
+  if (noise != object.end() && noise->is_number()) request.noise_multiplier = noise->get<double>();
+  request.insecure_seed = seed != object.end() && *seed == true;
+  return request;
 }
 
 // Entries that need no decision of their own: they follow from a run that has one, speak for themselves, or deny.
@@ -100,7 +122,7 @@ void State::check_cover(const Entry& entry) {
   if (std::string fault = cover_.take(*need, {entry.kind, entry.payload}); !fault.empty()) nonsense(fault);
 }
 
-// Signature, role and second person are checked again; the policy was, when the entry was written.
+// Signature, role, second person and policy: what was decided is decided again.
 void State::apply_audit(const Entry& entry, const LedgerRecord& record) {
   const auto& fields = record.fields;
   if (!access.on() || fields.count("covers") == 0 || fields.at("decision") != "allowed") return;
@@ -119,15 +141,12 @@ void State::apply_audit(const Entry& entry, const LedgerRecord& record) {
     nonsense("the approval before it is about something else");
   }
   Cover cover = cover_of(record, approval);
-  AccessRequest request;
-  request.action = cover.action;
-  request.actor = cover.actor;
-  request.subject = cover.subject;
-  request.purpose = cover.purpose;
+  AccessRequest request = request_in(record, cover);
   request.proof = is_session ? "oidc" : "key";
-  request.approvals = approval == nullptr ? 0 : approval->approvers;
-  const AccessDecision decision = decide_by_roles(access, request, entry.time);
+  request.approvals = cover.approvals;
+  const AccessDecision decision = decide(access, request, entry.time);
   if (!decision.allowed) nonsense("it allows what its actor may not do: " + decision.reason);
+  if (decision.rule != cover.rule || decision.policy != cover.policy) nonsense("another rule decides it than the one that it names");
   if (approval != nullptr && cover.left == 0) nonsense("it rests on an approval of nothing");
   cover_ = std::move(cover);
 }

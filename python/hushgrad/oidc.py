@@ -90,7 +90,10 @@ def verify(token: str, provider: Provider, *, nonce: str) -> Claims:
         raise _denied("audience")
     if not _used_second_factor(claims, provider.mfa):
         raise _denied("mfa")
-    expires = datetime.fromtimestamp(int(claims["exp"]), timezone.utc)
+    try:
+        expires = datetime.fromtimestamp(int(claims["exp"]), timezone.utc)
+    except (OverflowError, ValueError, OSError) as error:  # a time that no calendar has
+        raise _denied("malformed") from error
     # Without the signature: its last character has spare bits, and the same token must not have two digests.
     digest = hashlib.sha384(token.rsplit(".", 1)[0].encode()).hexdigest()
     return Claims(provider.issuer, provider.audience, claims["sub"], expires, digest)
@@ -111,16 +114,26 @@ class SignIn:
 
         Returns the key that stands for the actor, also for ``PrivacyEngine(identity=)``. ``Denied`` when it does not hold.
         """
-        found = [one for one in providers(self._ledger) if one.issuer == _unchecked_issuer(token)]
-        if not found:
-            raise _denied("issuer")
-        claims = verify(token, found[-1], nonce=self.nonce)
+        claims = self._checked(token)
         expires = claims.expires.strftime("%Y-%m-%dT%H:%M:%SZ")
         self._ledger._handle.open_session(
             claims.issuer, claims.audience, claims.subject, claims.digest, expires, self._key.public_key._core
         )
         self._ledger.identify(self._key)
         return self._key
+
+    def _checked(self, token: str) -> Claims:
+        """Whose token does not hold is not known; that somebody showed it is on record."""
+        issuer = ""
+        try:
+            found = [one for one in providers(self._ledger) if one.issuer == _unchecked_issuer(token)]
+            if not found:
+                raise _denied("issuer")
+            issuer = found[-1].issuer
+            return verify(token, found[-1], nonce=self.nonce)
+        except Denied as denied:
+            self._ledger._handle.refuse_sign_in(issuer, denied.reason)
+            raise
 
 
 def add_provider(ledger: Ledger, provider: Provider) -> int:

@@ -177,6 +177,10 @@ def test_the_example_and_the_schema_agree_with_the_parser(tmp_path: Path) -> Non
         {"version": 1, "rule": [{"id": "a", "effect": "allow", "hours": "8-18"}]}, {"version": 1, "grants": {"max_hours": 0}},
         {"version": 1, "rule": [{"id": "a", "effect": "allow", "require": {"max_epsilon": 1}}]},
         {"version": 1, "rule": [{"id": "a", "effect": "allow", "require": {"delta": 2, "max_epsilon": 1}}]},
+        {"version": 1, "rule": [{"id": "a", "effect": "allow", "require": {"delta": 0.1, "max_epsilon": 1, "max_epsilon_unapproved": 0.5}}]},
+        {"version": 1, "rule": [{"id": "a", "effect": "allow", "require": {"approvals": 1, "max_epsilon_unapproved": 0.5}}]},
+        {"version": 1, "rule": [{"id": "a", "effect": "allow", "require": {
+            "approvals": 1, "delta": 0.1, "max_epsilon": 1, "max_epsilon_unapproved": -1}}]},
     ]  # fmt: skip
     for document in changes:
         assert not validator.is_valid(document), document

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ pytest.importorskip("hushgrad._torch")
 
 import hushgrad  # noqa: E402
 from hushgrad.approval import Approval, Operation, approve  # noqa: E402
-from hushgrad.errors import Denied, InvalidArgument, IoError  # noqa: E402
+from hushgrad.errors import BudgetExceeded, Denied, InvalidArgument, IoError  # noqa: E402
 from hushgrad.ledger import Ledger  # noqa: E402
 from hushgrad.policy import canonical, sign  # noqa: E402
 from hushgrad.signing import SigningKey  # noqa: E402
@@ -52,6 +53,81 @@ def test_only_whoever_may_train_trains(tmp_path: Path, monkeypatch: pytest.Monke
     (run,) = ledger.runs()
     assert (run.actor, run.team) == ("tom", "icu") and run.steps >= 1
     assert ledger.verify()
+
+
+class Clinic:
+    """A ledger with an officer, a trainer and an approver, and a policy of one rule about trainings."""
+
+    def __init__(self, folder: Path, **require: Any) -> None:
+        self.path = folder / "l.db"
+        self.officer, self.trainer, self.approver = (SigningKey.generate() for _ in range(3))
+        self.ledger = Ledger(self.path, identity=self.officer)
+        self.ledger.found_access("olga")
+        for name, key, role in (("tom", self.trainer, "trainer"), ("ann", self.approver, "approver")):
+            self.ledger.add_actor(name, key.public_key)
+            self.ledger.grant(name, role, expires=timedelta(hours=1))
+        policy = canonical({"version": 1, "rule": [{"id": "two", "effect": "allow", "actions": ["train"], "require": require}]})
+        signature = sign(policy, self.officer)
+        self.ledger.publish_policy(policy, key=signature.key, signature=signature.signature)
+
+    def ask(self, lifetime: timedelta = timedelta(days=1)) -> Operation:
+        ledger = Ledger(self.path, identity=self.trainer)
+        return ledger.request("train", reason="pilot", identity=self.trainer, lifetime=lifetime, dataset="ward-7", purpose="triage")
+
+    def train(self, *approvals: Any) -> None:
+        train(ledger=self.path, dataset="ward-7", purpose="triage", identity=self.trainer, approvals=approvals)
+
+
+def test_more_than_so_much_epsilon_takes_an_approval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUSHGRAD_STATE_DIR", str(tmp_path / "state"))
+    clinic = Clinic(tmp_path, approvals=1, delta=1e-5, max_epsilon=50.0, max_epsilon_unapproved=0.5)
+    with pytest.raises(BudgetExceeded):  # one step of this training takes more than 0.5
+        clinic.train()
+    assert clinic.ledger.steps() == []
+    assert any(record.fields["rule"].startswith("budget:") for record in clinic.ledger.records("audit"))
+    operation = clinic.ask()
+    clinic.train(operation, approve(operation, clinic.approver))
+    assert 0.5 < clinic.ledger.spent(dataset="ward-7", delta=1e-5)[1] <= 50.0
+    other = clinic.ask()
+    with pytest.raises(BudgetExceeded):  # an approval of one's own is none, and the smaller cap holds
+        clinic.train(other, approve(other, clinic.trainer))
+    assert clinic.ledger.verify()
+
+
+def test_expired_approvals_and_broken_glasses_through_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUSHGRAD_STATE_DIR", str(tmp_path / "state"))
+    clinic = Clinic(tmp_path, approvals=1)
+    operation = clinic.ask(lifetime=timedelta(seconds=1))
+    approval = approve(operation, clinic.approver)
+    time.sleep(2.1)
+    with pytest.raises(Denied) as denied:
+        clinic.train(operation, approval)
+    assert denied.value.reason == "expired"
+    assert clinic.ledger.records("audit")[-1].fields["decision"] == "denied"
+    with pytest.raises(Denied):
+        Ledger(clinic.path, identity=clinic.trainer).break_glass("train", dataset="ward-7", reason="an outbreak", duration=timedelta(minutes=5))
+    policy = canonical(
+        {
+            "version": 2,
+            "break_glass": {"roles": ["trainer"], "max_minutes": 5},
+            "rule": [{"id": "two", "effect": "allow", "actions": ["train"], "require": {"approvals": 1}}],
+        }
+    )
+    signature = sign(policy, clinic.officer)
+    clinic.ledger.publish_policy(policy, key=signature.key, signature=signature.signature)
+    trainer = Ledger(clinic.path, identity=clinic.trainer)
+    for wrong in ({"dataset": "ward-8"}, {"dataset": "ward-7", "duration": timedelta(seconds=1)}):
+        trainer.break_glass("train", **{"reason": "an outbreak", "duration": timedelta(minutes=5), **wrong})
+        time.sleep(2.1)
+        with pytest.raises(Denied) as denied:  # of another dataset, or over
+            clinic.train()
+        assert denied.value.reason == "too_few"
+    glass = trainer.break_glass("train", dataset="ward-7", reason="an outbreak", duration=timedelta(minutes=5))
+    clinic.train()
+    decisions = [record.fields["rule"] for record in clinic.ledger.records("audit") if record.fields["action"] == "train"]
+    assert decisions[-1] == f"break_glass:{glass}"
+    assert [run.actor for run in clinic.ledger.runs()] == ["tom"]
+    assert clinic.ledger.verify()
 
 
 def test_a_run_takes_the_approvals_that_its_policy_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

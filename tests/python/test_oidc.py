@@ -173,8 +173,11 @@ def test_signing_in_stands_for_the_actor_and_only_here(tmp_path: Path, monkeypat
     sign_in = SignIn(ledger)
     good = token(nonce=sign_in.nonce)
     for bad in (token(), token(nonce=sign_in.nonce, sub="stranger"), token(nonce=sign_in.nonce, iss="https://evil.example"), "nonsense"):
-        with pytest.raises(Denied):
+        with pytest.raises(Denied) as denied:
             sign_in.complete(bad)
+        on_record = ledger.records("audit")[-1].fields
+        assert (on_record["action"], on_record["decision"], on_record["rule"]) == ("sign_in", "denied", "token")
+        assert denied.value.reason in on_record["reason"] and on_record["host"] and bad not in json.dumps(on_record)
     with pytest.raises(Denied):
         SignIn(Ledger(tmp_path / "l.db")).complete(good)  # another process
     sign_in.complete(good)

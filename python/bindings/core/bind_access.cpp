@@ -170,6 +170,7 @@ void bind_access(py::module_& m, py::class_<Ledger, std::shared_ptr<Ledger>>& le
              return self.open_session({issuer, audience, subject, token, expires, key});
            },
            Unlocked())
+      .def("refuse_sign_in", &Ledger::refuse_sign_in, Unlocked())
       .def("authorise_export", &Ledger::authorise_export, Unlocked())
       .def("budget_status", [](Ledger& self, const std::string& name) {
         py::list list;

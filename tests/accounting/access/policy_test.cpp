@@ -31,6 +31,21 @@ TEST(ParsePolicy, ReadsEverythingItKnows) {
   EXPECT_EQ(policy.rule("other"), nullptr);
 }
 
+TEST(ParsePolicy, ACapWithoutApprovalLiesBelowTheOneWith) {
+  const auto parsed = [](const std::string& require) {
+    return parse_policy(R"({"version": 1, "rule": [{"id": "a", "effect": "allow", "require": {)" + require + "}}]}").rules.at(0);
+  };
+  const PolicyRule rule = parsed(R"("approvals": 2, "delta": 1e-5, "max_epsilon": 3, "max_epsilon_unapproved": 1)");
+  EXPECT_EQ(rule.cap(0), 1.0);
+  EXPECT_EQ(rule.cap(1), 1.0);
+  EXPECT_EQ(rule.cap(2), 3.0);
+  for (const char* bad : {R"("approvals": 2, "delta": 1e-5, "max_epsilon": 3, "max_epsilon_unapproved": 3.1)",
+                          R"("delta": 1e-5, "max_epsilon": 3, "max_epsilon_unapproved": 1)", R"("approvals": 2, "max_epsilon_unapproved": 1)",
+                          R"("approvals": 2, "delta": 1e-5, "max_epsilon": 3, "max_epsilon_unapproved": -1)"}) {
+    EXPECT_THROW(parsed(bad), InvalidArgument) << bad;
+  }
+}
+
 TEST(ParsePolicy, NobodyMayBreakTheGlassWhereTheListIsEmpty) {
   EXPECT_TRUE(parse_policy(R"({"version": 1, "break_glass": {"roles": []}})").break_glass_roles.empty());
 }

@@ -310,6 +310,12 @@ TEST_P(PostgresAttacks, ARestoredBaseBackupTakesNoCharge) {
   EXPECT_EQ(ledger->run(run).steps, 1);
   EXPECT_EQ(ledger->missing().size(), 1u);
   EXPECT_THROW(ledger->charge(run, kStep), LedgerError);
+  EXPECT_THROW(ledger->begin_run({"mimic", "", "", ""}), LedgerError);
+  EXPECT_THROW(ledger->repair("ada", "ada", "the disk died"), InvalidArgument) << "one person";
+  ledger->repair("ada", "bob", "the disk died");
+  ledger->charge(run, kStep);
+  EXPECT_EQ(Ledger::open(path_, false)->run(run).steps, 2);
+  EXPECT_TRUE(ledger->verify().ok) << ledger->verify().reason;
 }
 
 }  // namespace

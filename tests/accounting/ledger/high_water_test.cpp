@@ -50,6 +50,8 @@ TEST_F(PutBack, TakesNoChargeButCanBeRead) {
   EXPECT_THROW(ledger->begin_run({"mimic", "", "", ""}), LedgerError);
   EXPECT_THROW(ledger->set_budget("mimic", 1, 1e-5), LedgerError);
   EXPECT_THROW(Ledger::open(path_)->charge(run_, kStep), LedgerError);  // it is not forgotten by asking again
+  EXPECT_FALSE(Ledger::open(path_)->verify().ok);
+  EXPECT_EQ(ledger->verify().first_bad, newest_.sequence) << ledger->verify().reason;
   EXPECT_EQ(ledger->run(run_).steps, 1);
 }
 
@@ -87,6 +89,26 @@ TEST_F(PutBack, AHeadKeptElsewhereTellsWhoeverHasNotSeenIt) {
   ledger->repair("ada", "bob", "restored from backup");
   EXPECT_TRUE(ledger->expect(newest_));
   EXPECT_NO_THROW(ledger->charge(run_, kStep));
+}
+
+TEST_F(PutBack, ACopyThatIsUsedBesideTheLedgerIsNoticedByEither) {
+  fs::copy_file(path_, folder_ / "copy.db");
+  const auto ledger = Ledger::open(path_), copy = Ledger::open(folder_ / "copy.db");
+  ledger->charge(run_, kStep);
+  EXPECT_THROW(copy->charge(run_, kStep), LedgerError) << "it was open before, and is the past now";
+  EXPECT_THROW(copy->charge_step(run_, kStep), LedgerError);
+  EXPECT_THROW(Ledger::open(folder_ / "copy.db")->charge(run_, kStep), LedgerError);
+  EXPECT_EQ(copy->missing().size(), 1u);
+  EXPECT_NO_THROW(ledger->charge(run_, kStep));
+}
+
+TEST_F(PutBack, TheMarkOnlyRisesUnlessItWasGivenUp) {
+  const ledger::HighWater mark(std::string(32, 'b'));
+  mark.remember({9, std::string(96, 'c')});
+  mark.remember({8, std::string(96, 'd')});  // of a process that committed first and comes last
+  EXPECT_EQ(mark.seen()->sequence, 9);
+  mark.remember({8, std::string(96, 'd')}, {std::string(96, 'c')});
+  EXPECT_EQ(mark.seen()->sequence, 8);
 }
 
 TEST_F(PutBack, NowhereToRememberIsNoError) {

@@ -14,6 +14,7 @@
 #include "accounting/accountants/accountant.h"
 #include "accounting/calibrate.h"
 #include "accounting/ledger/raw_sqlite.h"
+#include "accounting/ledger/state_folder.h"
 #include "accounting/ledger/temporary_folder.h"
 #include "dpcore/error.h"
 
@@ -246,6 +247,7 @@ TEST(Ledger, HeadsKeptElsewhereAreRecognised) {
   EXPECT_TRUE(ledger->contains(head));
   EXPECT_FALSE(ledger->contains({head.sequence, std::string(96, '0')}));
   EXPECT_FALSE(ledger->contains({1'000, head.hash}));
+  const ledger_test::StateFolder stranger(folder / "stranger");
   const auto restored = Ledger::open(folder / "old.db");
   EXPECT_TRUE(restored->verify().ok);
   EXPECT_FALSE(restored->contains(head)) << "a ledger that was put back must not pass for the new one";
@@ -346,6 +348,36 @@ TEST(Ledger, AReaderWithoutWritePermissionMayReadAndVerifyOnly) {
   }
   int status = 0;
   waitpid(child, &status, 0);
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+  EXPECT_EQ(Ledger::open(path)->steps().size(), 1u);
+}
+
+TEST(Ledger, AFolderInWhichNothingCanBeMadeTakesNoCharge) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "l.db";
+  Ledger::open(path)->charge(begin(*Ledger::open(path)), kStep);
+  namespace fs = std::filesystem;
+  fs::permissions(path, fs::perms(0666));
+  fs::permissions(folder.path(), fs::perms(0555));
+  const pid_t child = fork();
+  if (child == 0) {
+    if (geteuid() == 0 && setuid(65534) != 0) _exit(9);  // permissions do not bind root
+    unsetenv("HUSHGRAD_STATE_DIR");
+    setenv("HOME", "/nonexistent", 1);
+    const auto ledger = Ledger::open(path);
+    for (int i = 0; i < 3; ++i) {
+      try {
+        ledger->charge(ledger->runs()[0].run_id, kStep);
+        _exit(6);
+      } catch (const LedgerError&) {
+      }
+    }
+    _exit(ledger->verify().ok && ledger->steps().size() == 1 ? 0 : 8);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  fs::permissions(folder.path(), fs::perms(0755));
   ASSERT_TRUE(WIFEXITED(status));
   EXPECT_EQ(WEXITSTATUS(status), 0);
   EXPECT_EQ(Ledger::open(path)->steps().size(), 1u);

@@ -154,6 +154,9 @@ TEST(LedgerLocation, AnotherHistoryOfTheSameLengthIsNoticed) {
   const VerifyResult verdict = ledger->verify();
   EXPECT_FALSE(verdict.ok);
   EXPECT_EQ(verdict.first_bad, hushgrad::Ledger::open(folder / "other.db")->head().sequence);
+  const auto again = hushgrad::Ledger::open(folder / "l.db")->verify();
+  EXPECT_EQ(again.first_bad, verdict.first_bad) << "this user has seen another: " << again.reason;
+  const ledger_test::StateFolder stranger(folder / "stranger");
   EXPECT_TRUE(hushgrad::Ledger::open(folder / "l.db")->verify().ok) << "by itself it is a ledger like any other";
 }
 

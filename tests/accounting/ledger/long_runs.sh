@@ -33,12 +33,12 @@ slices() {
 failed=0
 run 'LedgerAttacks.*' HUSHGRAD_LEDGER_EVERY=1
 run 'LedgerDurability.*'
-slices 'LedgerCrash.NoAcknowledgedChargeIsEverLost' HUSHGRAD_LEDGER_KILLS "$kills" 500
-slices 'Blocks.AKillLosesNoStepAndSpendsAtMostOneBlockMore' HUSHGRAD_LEDGER_KILLS "$kills" 500
-for engine in Sqlite Postgres; do
-  slices "Engines/LedgerStore.KilledProcessesLoseNoStep/$engine" HUSHGRAD_LEDGER_KILLS "$kills" 250
-done
+slices 'LedgerCrash.NoAcknowledgedChargeIsEverLost' HUSHGRAD_LEDGER_KILLS "$kills" 200
+slices 'Blocks.AKillLosesNoStepAndSpendsAtMostOneBlockMore' HUSHGRAD_LEDGER_KILLS "$kills" 200
+slices 'Engines/LedgerStore.KilledProcessesLoseNoStep/Sqlite' HUSHGRAD_LEDGER_KILLS "$kills" 200
+slices 'Engines/LedgerStore.KilledProcessesLoseNoStep/Postgres' HUSHGRAD_LEDGER_KILLS "$kills" 500
 run 'Engines/Attacks.SixteenProcessesReachACapInTheMiddle/*' HUSHGRAD_LEDGER_RESERVATIONS="$reservations"
 run 'Engine/PostgresAttacks.*' HUSHGRAD_LEDGER_CUTS="$cuts"
+run 'Engine/CutLine.*' HUSHGRAD_LEDGER_EVERY=1
 slices 'Engine/PostgresLedger.AServerThatStopsAtOnceLosesNoStep/*' HUSHGRAD_LEDGER_RESTARTS "$restarts" 25 HUSHGRAD_LEDGER_PROCESSES=16
 exit "$failed"

@@ -45,6 +45,17 @@ TEST(Names, OuterSpacesWouldMakeASecondBudget) {
   EXPECT_THROW(check_name("dataset", " mimic", false), InvalidArgument);
 }
 
+TEST(Names, WhatNobodySeesWouldMakeASecondDataset) {
+  for (const char* name : {"ward\u00ad-7", "ward\u200b-7", "\ufeffward-7", "ward-7\u2060", "ward-7\u2063", "ward-7\u180e", "ward-7\u034f",
+                           "ward-7\U000e0020", "ward-7\U000e0100", "\ufff9ward-7"}) {
+    EXPECT_THROW(check_name("dataset", name, false), InvalidArgument) << name;
+  }
+  for (const char* name : {"ward-7\u00a0", "\u3000ward-7", "ward-7\u2009", "\u202fward-7", "\u00a0"}) {
+    EXPECT_THROW(check_name("dataset", name, false), InvalidArgument) << "a space at an end: " << name;
+  }
+  for (const char* name : {"ward\u00a07", "क्\u200dष", "می\u200cخواهم"}) EXPECT_NO_THROW(check_name("dataset", name, false)) << name;
+}
+
 TEST(Names, TheMessageDoesNotRepeatTheName) {
   try {
     check_name("dataset", "secret\n", false);

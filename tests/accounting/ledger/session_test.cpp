@@ -11,6 +11,7 @@
 #include "accounting/ledger/database.h"
 #include "accounting/ledger/faulty_vfs.h"
 #include "accounting/ledger/ledger.h"
+#include "accounting/ledger/state_folder.h"
 #include "accounting/ledger/temporary_folder.h"
 #include "dpcore/error.h"
 
@@ -28,6 +29,7 @@ std::string contents(const std::string& path) {
 }
 
 std::int64_t charges_in(const std::string& path) {
+  const ledger_test::StateFolder stranger(path + ".state");  // who has not seen what came later
   const auto ledger = Ledger::open(path, false);
   const VerifyResult verdict = ledger->verify();
   EXPECT_TRUE(verdict.ok) << verdict.reason;

@@ -102,6 +102,10 @@ TEST(LedgerState, BrokenLinksAreNamed) {
   EXPECT_NE(fault([](Entry& e) { e.previous[0] ^= 1; e.hash = entry_hash(e); }), "");
   EXPECT_NE(fault([](Entry& e) { e.hash[47] ^= 1; }), "");
   EXPECT_NE(fault([](Entry& e) { e.payload = R"({"event": 3})"; }), "");
+  EXPECT_EQ(fault([](Entry& e) { e.time = kLatestTime; e.hash = entry_hash(e); }), "");
+  EXPECT_NE(fault([](Entry& e) { e.time = kLatestTime + 1; e.hash = entry_hash(e); }), "");
+  EXPECT_NE(fault([](Entry& e) { e.time = INT64_MAX; e.hash = entry_hash(e); }), "");
+  EXPECT_NE(fault([](Entry& e) { e.time = -1; e.hash = entry_hash(e); }), "");
 }
 
 }  // namespace

@@ -326,8 +326,34 @@ TEST_P(PostgresLedger, RolesCanDoWhatTheyNeedAndNoMore) {
   EXPECT_FALSE(server().sql(database_, "SET ROLE reader; INSERT INTO hushgrad.entry SELECT * FROM hushgrad.entry"));
 }
 
+TEST_P(PostgresLedger, AGuardThatLooksAsItShouldAndDoesNothingIsFound) {
+  const std::vector<std::pair<const char*, const char*>> weakened = {
+      {"DROP TRIGGER entry_is_final ON entry; CREATE TRIGGER entry_is_final BEFORE UPDATE OR DELETE ON entry FOR EACH ROW WHEN (false) "
+       "EXECUTE FUNCTION entry_is_final()", "DROP TRIGGER entry_is_final ON entry; CREATE TRIGGER entry_is_final BEFORE UPDATE OR DELETE ON "
+       "entry FOR EACH ROW EXECUTE FUNCTION entry_is_final()"},
+      {"DROP TRIGGER entry_is_final ON entry; CREATE TRIGGER entry_is_final BEFORE UPDATE OF time OR DELETE ON entry FOR EACH ROW "
+       "EXECUTE FUNCTION entry_is_final()", "DROP TRIGGER entry_is_final ON entry; CREATE TRIGGER entry_is_final BEFORE UPDATE OR DELETE ON "
+       "entry FOR EACH ROW EXECUTE FUNCTION entry_is_final()"},
+      {"ALTER FUNCTION entry_appends() RESET ALL", "ALTER FUNCTION entry_appends() SET search_path = pg_catalog"},
+      {"CREATE TABLE more () INHERITS (entry)", "DROP TABLE more"},
+      {"GRANT UPDATE ON entry TO hushgrad_writer", "REVOKE UPDATE ON entry FROM hushgrad_writer"},
+      {"GRANT TRUNCATE ON entry TO PUBLIC", "REVOKE TRUNCATE ON entry FROM PUBLIC"},
+  };
+  const auto ledger = Ledger::open(path_);
+  const std::string run = begin(*ledger);
+  for (const auto& [weaken, mend] : weakened) {
+    ledger->charge(run, kStep);
+    ASSERT_TRUE(try_sql(weaken)) << server().log();
+    const auto other = Ledger::open(path_);
+    EXPECT_FALSE(other->verify().ok) << weaken;
+    EXPECT_THROW(other->charge(run, kStep), LedgerError) << weaken;
+    ASSERT_TRUE(try_sql(mend)) << server().log();
+  }
+  EXPECT_TRUE(Ledger::open(path_)->verify().ok) << Ledger::open(path_)->verify().reason;
+}
+
 TEST_P(PostgresLedger, NothingLeavesThisMachineWithoutTlsThatIsChecked) {
-  for (const char* address : {"postgresql://user:secret@db.example/x", "postgresql://db.example/x?sslmode=require",
+  for (const char* address : {"postgresql://127.db.example/x", "postgresql://127.0.0.1,db.example/x", "postgresql://user:secret@db.example/x", "postgresql://db.example/x?sslmode=require",
                               "postgresql:///x?host=localhost,db.example", "postgresql://localhost/x?hostaddr=192.0.2.1"}) {
     try {
       Ledger::open(address);

@@ -8,6 +8,7 @@
 
 #include "accounting/ledger/ledger.h"
 #include "accounting/ledger/raw_sqlite.h"
+#include "accounting/ledger/state_folder.h"
 #include "accounting/ledger/temporary_folder.h"
 #include "dpcore/error.h"
 
@@ -138,9 +139,15 @@ TEST_F(Tampering, ALostTailIsFoundByAHandleThatIsOpenAlready) {
 TEST_F(Tampering, ALostTailIsFoundWithAHeadKeptElsewhere) {
   const LedgerHead head = Ledger::open(path_)->head();
   edit_unguarded(path_, "DELETE FROM entry WHERE sequence = 9");
-  const auto ledger = Ledger::open(path_);
-  EXPECT_TRUE(ledger->verify().ok) << "a chain without a key cannot miss its own tail";
-  EXPECT_FALSE(ledger->contains(head));
+  {
+    const ledger_test::StateFolder stranger(folder_ / "stranger");
+    const auto ledger = Ledger::open(path_);
+    EXPECT_TRUE(ledger->verify().ok) << "a chain without a key cannot miss its own tail";
+    EXPECT_FALSE(ledger->contains(head));
+    EXPECT_FALSE(ledger->expect(head));
+    EXPECT_EQ(ledger->verify().first_bad, 9) << "whoever was told knows";
+  }
+  EXPECT_EQ(Ledger::open(path_)->verify().first_bad, 9) << "and so does this user";
 }
 
 TEST_F(Tampering, DamagedBytesAreFound) {

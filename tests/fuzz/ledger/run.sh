@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Builds the fuzz targets of the ledger with clang and runs each: run.sh SECONDS BUILD_FOLDER
+# Builds the fuzz targets of the ledger with clang and runs each: run.sh SECONDS BUILD_FOLDER [PYTHON]
+# PYTHON, with hushgrad, PyJWT and atheris, runs the one of tokens too.
 # What reads is instrumented here (libFuzzer, address and undefined-behaviour sanitizers); the rest comes from the libraries of
 # BUILD_FOLDER, a build of the same sources.
 set -euo pipefail
 root="$(cd "$(dirname "$0")/../../.." && pwd)"
 seconds="${1:-60}" libraries="$(cd "${2:-$root/build/core}" && pwd)" build="$root/build/fuzz_ledger"
 mkdir -p "$build"
+failed=0
 flags=(-std=c++20 -g -O1 -fPIC -I"$root" -fsanitize=address,undefined -fno-sanitize-recover=all)
 sources=(access/policy access/role access/digest access/access_state access/decision ledger/names ledger/payload ledger/period
   ledger/account ledger/cover ledger/state ledger/state_access ledger/note ledger/chain)
@@ -29,5 +31,15 @@ for target in policy_fuzz entries_fuzz note_fuzz; do
     entries_fuzz) printf '%s\n' 'budget {"dataset":"d","delta":1e-05,"epsilon":1.0}' 'run {"actor":"","dataset":"d","plan":{},"purpose":"","run":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}' 'event {"event":{"noise_multiplier":1.0,"type":"GaussianDpEvent"},"run":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}' 'charge {"event":4}' 'reserve {"count":4,"event":4,"holder":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}' 'settle {"reservation":6,"used":2}' 'dataset {"actor":"","adjacency":"","dataset":"e","parents":["d"],"purposes":[],"retention":0,"size_class":"","transformation":"","unit":""}' 'audit {"action":"train","actor":"o","attributes":"{}","covers":"","decision":"denied","host":"","key":"","policy":"","purpose":"","reason":"","rule":"","signature":"","subject":""}' 'revoke {"actor":"o","reason":"","target":"actor:o"}' > "$corpus/seed" ;;
     note_fuzz) printf 'hushgrad-ledger/aa\n1\nAAAA\n\n— witness AAAAAAAA\n' > "$corpus/seed" ;;
   esac
-  "$build/$target" -max_total_time="$seconds" -max_len=8192 -timeout=10 -print_final_stats=1 "$corpus" 2>&1 | grep -E "ERROR|SUMMARY|number_of_executed_units|DONE|^artifact" || true
+  echo "$target, $seconds s:"
+  nice "$build/$target" -max_total_time="$seconds" -max_len=8192 -timeout=30 -print_final_stats=1 "$corpus" > "$build/$target.log" 2>&1 || failed=1
+  grep -E "ERROR|SUMMARY|runtime error|number_of_executed_units|DONE|INITED|^artifact" "$build/$target.log" || true
 done
+if [[ $# -ge 3 ]]; then
+  mkdir -p "$build/corpus/token_fuzz"
+  echo "token_fuzz, $seconds s:"
+  PYTHONPATH="$root/python" nice "$3" "$root/tests/fuzz/ledger/token_fuzz.py" "$build/corpus/token_fuzz" -max_total_time="$seconds" -max_len=2048 -print_final_stats=1 \
+    > "$build/token_fuzz.log" 2>&1 || failed=1
+  grep -E "ERROR|Error|Exception|number_of_executed_units|DONE|INITED|^artifact" "$build/token_fuzz.log" || true
+fi
+exit "$failed"
