@@ -128,7 +128,7 @@ std::vector<double> lower_masses(const std::vector<Cell>& cells, double spacing,
   std::vector<double> masses;
   std::size_t top = cells.size();
   while (top > 1 && cells[top - 1].high == 0) --top;
-  for (; top >= 2; top -= std::max<std::size_t>(1, top / 64)) {
+  for (int attempt = 0; top >= 2; top -= attempt++ < 8 ? 1 : std::max<std::size_t>(1, top / 64)) {
     if (lowering.lowered(top, masses) && lowering.eliminate_negative(masses)) return masses;
   }
   return {0};

@@ -21,6 +21,8 @@ constexpr double kNegligible = 80;
 constexpr double kTransformCost = 24;
 // And the work that accuracy is worth.
 constexpr double kAccurateCost = 100;
+// Probabilities of what is beyond a grid are right up to this factor.
+constexpr double kBeyondError = 1e-12;
 
 // The step with the widest tilted losses first: after it, few frequencies are left to look at.
 std::vector<Step> widest_first(std::vector<Step> steps, Direction direction, const Window& window) {
@@ -83,7 +85,7 @@ struct Composition::Product {
 };
 
 Composition::Composition(const Spending& spending, Direction direction, Bound bound, const Window& window)
-    : bound_(bound), tilt_(window.tilt), spacing_(window.spacing),
+    : bound_(bound), cut_(window.reach.cut < kInfinity), tilt_(window.tilt), spacing_(window.spacing),
       length_(static_cast<std::int64_t>(fft_length(window.period / window.spacing))), far_tilt_(window.remainder) {
   Product product(static_cast<std::size_t>(length_) / 2 + 1);
   for (const Step& step : widest_first(steps_of(spending), direction, window)) {
@@ -104,7 +106,9 @@ void Composition::multiply(Product& product, const GridLoss& grid, double count)
     if (bound_ == Bound::lower) far += grid.masses[i] * std::exp(far_tilt_ * (grid.loss(i, spacing_) - top));
   }
   // A composition without this step is a lower bound too, and the better one where the grid is wider than the losses.
-  if (bound_ == Bound::lower && !(grid.log_scale + std::log(total) > 0)) return;
+  // (Not of a grid that was cut: its moment lacks what is kept apart.)
+  if (bound_ == Bound::lower && !cut_ && !(grid.log_scale + std::log(total) > 0)) return;
+  set_apart(grid, count);
   if (!(total > 0)) {
     infinite_ += 1;  // all of it was left out
     return;
@@ -162,11 +166,29 @@ void Composition::finish_product(Product& product) {
   dropped_error_ = std::exp(-kNegligible) * 2 / -std::expm1(-tilt_ * spacing_);
 }
 
+void Composition::set_apart(const GridLoss& grid, double count) {
+  const Beyond& beyond = grid.beyond;
+  log_within_ += count * std::log1p(-beyond.without);
+  log_within_ratio_ += count * std::log1p(-beyond.excess / (1 - beyond.without));
+  lowest_beyond_ = std::min(lowest_beyond_, beyond.lowest_beyond);
+  lowest_total_ += count * beyond.lowest;
+}
+
+// What outcomes in which some step is beyond its grid add to delta: P(S) - e^epsilon Q(S) of the set S of all of them is never
+// more than they add, and exactly that where none of them can have a loss below epsilon. P(S) is never less.
+double Composition::beyond(double epsilon) const {
+  const double without = -std::expm1(log_within_), excess = std::exp(log_within_) * -std::expm1(log_within_ratio_);
+  const double taken = std::expm1(epsilon) * without, error = kBeyondError * (excess + std::abs(taken));
+  if (bound_ == Bound::lower) return std::max(0.0, excess - taken - error);
+  const bool all_count = epsilon < (lowest_beyond_ + lowest_total_) * (1 - 1e-9);
+  return std::max(0.0, all_count ? excess - taken + error : (excess + without) * (1 + kBeyondError));
+}
+
 // With T the tilted sum of losses, delta(epsilon) = exp(log_moment - tilt * epsilon) E[w(T - epsilon)],
 // w(u) = exp(-tilt u) (1 - exp(-u)) for u > 0 and 0 elsewhere. By Parseval the expectation is a sum over frequencies of
 // the known transform of w, a difference of two geometric series.
 double Composition::log_delta(double epsilon) const {
-  if (log_moment_ == -kInfinity) return -kInfinity;
+  if (log_moment_ == -kInfinity) return finish(-kInfinity, epsilon);
   epsilon += bound_ == Bound::upper ? -loss_error_ : loss_error_;
   const double point = std::floor((epsilon - offset_) / spacing_) + 1;  // the first grid point above epsilon
   const double gap = std::max(0.0, point * spacing_ - (epsilon - offset_));
@@ -196,8 +218,12 @@ double Composition::log_delta(double epsilon) const {
 double Composition::finish(double log_tilted_sum, double epsilon) const {
   const double exact = log_moment_ - tilt_ * epsilon + log_tilted_sum;
   const double error = relative_error_ + 4 * kUlp * (std::abs(log_moment_) + std::abs(tilt_ * epsilon) + 8);
-  if (bound_ == Bound::lower) return std::isnan(exact) ? -kInfinity : std::min(exact - error, 0.0);
-  const double bound = std::log(std::exp(std::min(exact + error, 1.0)) + infinite_);
+  const double apart = beyond(epsilon);
+  if (bound_ == Bound::lower) {
+    const double within = std::isnan(exact) ? -kInfinity : exact - error;
+    return std::min(apart > 0 && !std::isnan(apart) ? std::log(std::exp(std::min(within, 1.0)) + apart) - 4 * kUlp : within, 0.0);
+  }
+  const double bound = std::log((std::exp(std::min(exact + error, 1.0)) + infinite_ + apart) * (1 + 8 * kUlp));
   return std::isnan(bound) ? 0 : std::min(bound, 0.0);
 }
 

@@ -3,6 +3,7 @@
 
 #include <complex>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "accounting/accountants/gaussian.h"
@@ -32,12 +33,18 @@ class Composition {
 
   void multiply(Product& product, const GridLoss& grid, double count);
   void finish_product(Product& product);
+  void set_apart(const GridLoss& grid, double count);
+  double beyond(double epsilon) const;
   double finish(double log_tilted_sum, double epsilon) const;
 
   Bound bound_;
+  bool cut_;
   double tilt_, spacing_, offset_ = 0, log_moment_ = 0, infinite_ = 0, loss_error_ = 0, relative_error_ = 0;
   std::int64_t length_;
   double dropped_error_ = 0;
+  // Of outcomes in which no step is beyond its grid: log of their probability under Q, and how much smaller that under P is.
+  double log_within_ = 0, log_within_ratio_ = 0;
+  double lowest_beyond_ = std::numeric_limits<double>::infinity(), lowest_total_ = 0;  // losses
   double far_tilt_, far_log_moment_ = 0;  // of the tilted sum, for the wrapped far tail
   std::vector<Coefficient> coefficients_;
 };

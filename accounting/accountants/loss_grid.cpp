@@ -28,9 +28,12 @@ class Discretiser {
         x_low_(options.reach.low(s)), x_high_(options.reach.high(s)), log_q_(std::log(q)), log_norm_(kLogSqrt2Pi + std::log(s)) {
     // Cells are walked along x, that is along rising loss(x); the losses of direction add are -loss(x), and there large
     // x has the lowest losses. Where those no longer matter, the rest is left to the tail.
-    if (!remove_) x_high_ = negligible_from();
+    x_high_ = remove_ ? std::min(x_high_, highest_below(options.reach.cut)) : negligible_from();
+    const bool cut = remove_ && x_high_ < options.reach.high(s);
     const double anchor = lowest_point();
     offset_ = std::fmod(anchor, o_.spacing);
+    // A cell that is cut in the middle would cost the lower curve all that it holds.
+    if (cut) x_high_ = std::max(loss_.inverse(offset_ + std::floor((loss_(x_high_) - offset_) / o_.spacing) * o_.spacing), x_low_ + s_);
     place_edges(std::llround((anchor - offset_) / o_.spacing) - 1);
     bound == Bound::upper ? fill() : fill_with_tangents();
     if (!remove_) mirror();
@@ -39,12 +42,11 @@ class Discretiser {
   GridLoss upper() const {
     GridLoss grid = empty_grid();
     grid.masses = upper_masses(cells_);
-    // The two tails of x: the one with the largest losses counts as infinite loss; the other is moved up to the second
-    // grid point, which is above all of its losses.
+    // The two tails of x: the one with the largest losses is kept apart (remove) or counts as infinite loss (add, where next
+    // to nothing lies there); the other is moved up to the second grid point, which is above all of its losses.
     const double below = remove_ ? mixture(-x_low_, 1 - x_low_) : normal_tail(x_high_ / s_);
-    const double above = remove_ ? mixture(x_high_, x_high_ - 1) : normal_tail(-x_low_ / s_);
     grid.masses[1] += below * std::exp(o_.tilt * grid.loss(1, o_.spacing) - o_.log_scale);
-    grid.infinite = above;
+    if (!remove_) grid.infinite = normal_tail(-x_low_ / s_);
     return grid;
   }
 
@@ -74,6 +76,9 @@ class Discretiser {
     grid.places = places_around(cells_);
     const double largest = std::max(std::abs(static_cast<double>(grid.places.front())),
                                     std::abs(static_cast<double>(grid.places.back())));
+    if (remove_) {
+      grid.beyond = {normal_tail(x_high_ / s_), q_ * normal_between((x_high_ - 1) / s_, x_high_ / s_), loss_(x_high_), loss_.lowest()};
+    }
     grid.log_scale = o_.log_scale;
     grid.loss_error = 16 * kUlp * largest * o_.spacing;
     grid.relative_error = 4e-14 + 4 * kUlp * (std::pow(std::max(o_.reach.around, o_.reach.above), 2) + std::abs(o_.log_scale) +
@@ -84,6 +89,9 @@ class Discretiser {
   double mixture(double from_0, double from_1) const {
     return (1 - q_) * normal_tail(from_0 / s_) + q_ * normal_tail(from_1 / s_);
   }
+
+  // x up to which losses are at most `cut`; the grid keeps more than the bulk of the outcomes in any case.
+  double highest_below(double cut) const { return std::max(loss_.inverse(cut), std::max(2 * s_, x_low_ + s_)); }
 
   // x above which direction add has less than e^-45 of its tilted mass.
   double negligible_from() const {

@@ -12,6 +12,14 @@ namespace hushgrad {
 
 enum class Bound { lower, upper };
 
+/// Outcomes with the largest losses of a step, kept out of its grid: their probability under P is without + excess.
+struct Beyond {
+  double without = 0;  // their probability under Q
+  double excess = 0;   // >= 0
+  double lowest_beyond = std::numeric_limits<double>::infinity();  // a lower bound of their losses
+  double lowest = -std::numeric_limits<double>::infinity();        // of all losses of the step
+};
+
 /// A measure on the losses offset + k * spacing. Composing `upper` measures gives a delta that is never below the true one,
 /// composing `lower` measures one that is never above it.
 struct GridLoss {
@@ -20,6 +28,7 @@ struct GridLoss {
   std::vector<double> masses;        // tilted: probability * exp(tilt * loss - log_scale)
   double log_scale = 0;
   double infinite = 0;         // probability of loss = infinity, not tilted
+  Beyond beyond;               // outcomes that are neither above nor in `infinite`
   double relative_error = 0;   // every mass is right up to this factor 1 +- relative_error ...
   double loss_error = 0;       // ... and to this absolute error of its loss (floating point only)
 
@@ -27,11 +36,12 @@ struct GridLoss {
 };
 
 /// The released values that are covered, in standard deviations: `around` the mean without the record, and up to `above`
-/// the one with it.
+/// the one with it. Losses above `cut` are not (direction remove).
 struct Reach {
   Reach(double both) : around(both), above(both) {}
   Reach(double around, double above) : around(around), above(above) {}
   double around, above;
+  double cut = std::numeric_limits<double>::infinity();
 
   double low(double noise_multiplier) const { return -around * noise_multiplier; }
   double high(double noise_multiplier) const { return std::max(around * noise_multiplier, 1 + above * noise_multiplier); }

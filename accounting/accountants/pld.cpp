@@ -110,7 +110,7 @@ Bounds direction_epsilon(const Spending& spending, Direction direction, double l
     const bool off = std::abs(above - window->epsilon) > window->deviation || above < 0.7 * window->epsilon ||
                      above > 1.5 * window->epsilon;
     best.interval.upper = std::min(best.interval.upper, above);
-    if (attempt < 4 && refinements == 0 && above < kInfinity && off) {
+    if (attempt < 4 && refinements == 0 && above < kInfinity && (off || window->cuttable)) {
       window = window_at_epsilon(spending, direction, above, log_delta);
       continue;
     }
@@ -155,7 +155,7 @@ LogDeltaBounds direction_log_delta(const Spending& spending, Direction direction
     const double upper = Composition(spending, direction, Bound::upper, *window).log_delta(epsilon);
     best.upper = std::min(best.upper, upper);
     // The window was chosen for another delta; its grid and period may not suit this one.
-    if (!recentred && best.upper < 0 && std::abs(best.upper - window->log_delta) > 1) {
+    if (!recentred && best.upper < 0 && (window->cuttable || std::abs(best.upper - window->log_delta) > 1)) {
       recentred = true;
       window = window_at_epsilon(spending, direction, epsilon, std::max(best.upper, -700.0));
       continue;

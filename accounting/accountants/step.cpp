@@ -26,12 +26,18 @@ std::vector<double> densities(const LossOutline& outline) {
   return result;
 }
 
+// The released values that the grid of a sampled step covers end here.
+double highest_of(const SampledLoss& loss, double s, Direction direction, Reach reach) {
+  if (direction == Direction::add) return reach.high(s);
+  return std::min(reach.high(s), std::max(loss.inverse(reach.cut), 2 * s));
+}
+
 }  // namespace
 
 LossOutline Step::outline(Direction direction, Reach reach) const {
   if (pair) return pair_outline(*pair, direction, -reach.around * reach.around / 2);
   const SampledLoss loss(q, s);
-  const double low = reach.low(s), high = reach.high(s);
+  const double low = reach.low(s), high = highest_of(loss, s, direction, reach);
   const int n = static_cast<int>(std::clamp(4 * (high - low) / s, 100.0, 4000.0));
   const double log_width = std::log((high - low) / n / s);
   LossOutline outline;
@@ -53,7 +59,7 @@ double Step::end(Direction direction) const {
 
 LossRange Step::range(Direction direction, Reach reach) const {
   const SampledLoss loss(q, s);
-  const LossRange range = pair ? pair->range(-reach.around * reach.around / 2) : LossRange{loss(reach.low(s)), loss(reach.high(s))};
+  const LossRange range = pair ? pair->range(-reach.around * reach.around / 2) : LossRange{loss(reach.low(s)), loss(highest_of(loss, s, direction, reach))};
   return direction == Direction::remove ? range : LossRange{-range.high, -range.low};
 }
 

@@ -29,6 +29,19 @@ constexpr double kTiltCells = 1 << 14;
 constexpr double kSmallestNoise = 0.02;
 // The share of the wanted width that cells of one spacing take; wider ones in the tails take the rest.
 constexpr double kNarrowShare = 0.6;
+// Losses this many times as far up as where all count are kept apart, if that leaves out this much of the range.
+constexpr double kCut = 1.5;
+constexpr double kWorthCutting = 0.25;
+
+// Where a record is rarely drawn, a composition has epsilon next to nothing, and a single draw can have a loss of several. An
+// outcome with one loss above this has more than epsilon in all, whatever the other steps lose: it counts in full, and needs no
+// place on a grid.
+double cut_for(const std::vector<Step>& steps, Direction direction, double epsilon) {
+  if (direction == Direction::add) return kInfinity;
+  double lowest = 0;
+  for (const Step& step : steps) lowest += step.pair ? -kInfinity : step.count * std::log1p(-step.q);
+  return kCut * (epsilon - lowest);
+}
 
 // The widest spacing whose shift is affordable.
 double spacing_for(const Cumulant& cumulant, double tilt, const std::vector<double>& at_tilt, double slope,
@@ -158,6 +171,7 @@ std::optional<Window> make_window(const std::vector<Step>& steps, const Cumulant
     const bool cut_below = direction == Direction::add && !step.pair;
     range = std::max(range, losses.high + (cut_below ? std::min(-losses.low, 50 / tilt) : -losses.low));
   }
+  window.cuttable = reach.cut == kInfinity && cut_for(steps, direction, window.epsilon) < kWorthCutting * range;
   const double largest = 0.1 * kTiltCells / range;
   tilt = std::min(tilt, largest);
   // The grid of a pair is fine everywhere.
@@ -189,6 +203,13 @@ std::optional<Window> make_window(const std::vector<Step>& steps, const Cumulant
   return window;
 }
 
+double worthwhile_cut(const std::vector<Step>& steps, Direction direction, double epsilon, Reach reach) {
+  const double cut = cut_for(steps, direction, epsilon);
+  double highest = 0;
+  for (const Step& step : steps) highest = std::max(highest, step.range(direction, reach).high);
+  return cut < kWorthCutting * highest ? cut : kInfinity;
+}
+
 bool too_small(const std::vector<Step>& steps) {
   return std::any_of(steps.begin(), steps.end(), [](const Step& step) { return step.s < kSmallestNoise; });
 }
@@ -210,6 +231,7 @@ std::optional<Window> window_at_epsilon(const Spending& spending, Direction dire
   const auto steps = steps_of(spending);
   if (too_small(steps)) return {};
   Reach reach = reach_for(steps, log_delta ? *log_delta : -40);
+  if (log_delta) reach.cut = worthwhile_cut(steps, direction, epsilon, reach);
   for (int i = 0;; ++i) {
     const Cumulant cumulant(steps, direction, reach);
     const double tilt = find_tilt([&](double t) { return cumulant.at(t).mean < epsilon; });

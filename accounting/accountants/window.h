@@ -25,6 +25,7 @@ struct Window {
   Reach reach = 0;       // of one step
   double finest = 0;     // the smallest spacing that is affordable
   double remainder = 0;  // tilt by which the far tail of the tilted sum is bounded
+  bool cuttable = false; // most of the grid is for losses far above epsilon: window_at_epsilon keeps them apart
   bool coarse = false;   // the grid is so coarse that another accountant may be tighter
 };
 

@@ -32,7 +32,7 @@ double one_step(const SampledGaussian& step, double epsilon, Direction direction
 double two_steps(const SampledGaussian& first, const SampledGaussian& second, double epsilon, Direction direction) {
   const double q = first.sampling_probability, s = first.noise_multiplier, low = -12 * s, high = 1 + 12 * s;
   const SampledLoss loss(q, s);
-  constexpr int n = 1500;
+  const int n = q < 0.01 ? 20000 : 1500;  // rare draws leave next to nothing elsewhere
   double sum = 0;
   for (int i = 0; i <= n; ++i) {
     const double x = low + (high - low) * i / n, l = loss(x);
@@ -81,6 +81,22 @@ TEST(Directions, TwoStepsAreIntegrated) {
       const double truth = two_steps(a, plain, epsilon, direction);
       expect_contains(pld_direction_delta(sampled({a}, mu * mu), epsilon, direction), truth, 1e-6, "gaussian");
       expect_contains(pld_direction_epsilon(sampled({a}, mu * mu), truth, direction), epsilon, 1e-4, "gaussian");
+    }
+  }
+}
+
+// Rare draws: epsilon is next to nothing and most of the range of losses is kept apart.
+TEST(Directions, RareDrawsAreIntegrated) {
+  const SampledGaussian a{1e-4, 0.5, 1}, b{1e-5, 0.35, 1};
+  for (double epsilon : {2e-4, 3e-3, 0.05}) {
+    for (const auto& [steps, truth] : {std::pair{std::vector<SampledGaussian>{{1e-4, 0.5, 2}}, two_steps(a, a, epsilon, Direction::remove)},
+                                       std::pair{std::vector<SampledGaussian>{b, a}, two_steps(b, a, epsilon, Direction::remove)}}) {
+      const Interval found = pld_direction_delta(sampled(steps), epsilon, Direction::remove);
+      expect_contains(found, truth, 1e-6 * truth, "delta");
+      EXPECT_LT(found.upper - found.lower, 0.02 * truth);
+      const Interval inverse = pld_direction_epsilon(sampled(steps), truth, Direction::remove);
+      expect_contains(inverse, epsilon, 1e-6 * epsilon, "epsilon");
+      EXPECT_LT(inverse.upper - inverse.lower, 1e-3 * epsilon);
     }
   }
 }

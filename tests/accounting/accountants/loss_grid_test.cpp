@@ -1,6 +1,7 @@
 // The replaced step against the closed form of the true one, on grids so coarse that rounding cannot hide a mistake.
 #include "accounting/accountants/loss_grid.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string>
@@ -21,8 +22,12 @@ GridOptions options_of(const Case& c) { return {c.spacing, c.tilt, 10, 0, c.log_
 std::string name(const testing::TestParamInfo<Case>& info) { return "case" + std::to_string(info.index); }
 
 // The definition: sum over losses l > epsilon of p (1 - exp(epsilon - l)).
-double delta_of(const GridLoss& grid, const Case& c, double epsilon) {
-  double delta = grid.infinite;
+double delta_of(const GridLoss& grid, const Case& c, double epsilon, Bound bound) {
+  // Of what is beyond the grid, all counts where its losses are known to be above epsilon; else it may.
+  const Beyond& beyond = grid.beyond;
+  double delta = grid.infinite + (epsilon < beyond.lowest_beyond ? beyond.excess - std::expm1(epsilon) * beyond.without
+                                  : bound == Bound::upper        ? beyond.excess + beyond.without
+                                                                 : 0);
   for (std::size_t i = 0; i < grid.masses.size(); ++i) {
     const double loss = grid.loss(i, c.spacing);
     const double p = grid.masses[i] * std::exp(grid.log_scale - c.tilt * loss);
@@ -58,9 +63,9 @@ TEST_P(GridLossTest, UpperNeverBelowTheTruthAndLowerNeverAbove) {
     for (double mass : upper.masses) ASSERT_GE(mass, 0);
     for_every_epsilon([&](double epsilon) {
       const double truth = exact(epsilon, direction);
-      EXPECT_GE(delta_of(upper, GetParam(), epsilon), truth * (1 - 1e-11) - 1e-300) << "epsilon " << epsilon;
+      EXPECT_GE(delta_of(upper, GetParam(), epsilon, Bound::upper), truth * (1 - 1e-11) - 1e-300) << "epsilon " << epsilon;
       // The lower curve is cut off beyond ten deviations; there it is 0.
-      EXPECT_LE(delta_of(lower, GetParam(), epsilon), truth * (1 + 1e-11) + 1e-300) << "epsilon " << epsilon;
+      EXPECT_LE(delta_of(lower, GetParam(), epsilon, Bound::lower), truth * (1 + 1e-11) + 1e-300) << "epsilon " << epsilon;
     });
   }
 }
@@ -80,7 +85,7 @@ TEST_P(FineGridLossTest, TheEndsCloseQuadratically) {
       double sum = 0;
       for (int i = -400; i < 400; ++i) {
         const double epsilon = i * GetParam().spacing / 40;
-        sum += delta_of(upper, c, epsilon) - delta_of(lower, c, epsilon);
+        sum += delta_of(upper, c, epsilon, Bound::upper) - delta_of(lower, c, epsilon, Bound::lower);
       }
       return sum;
     };
@@ -90,7 +95,7 @@ TEST_P(FineGridLossTest, TheEndsCloseQuadratically) {
 
 TEST_P(GridLossTest, SplittingKeepsBothProbabilities) {
   const GridLoss upper = grid(Direction::remove, Bound::upper);
-  double with = upper.infinite, without = 0;
+  double with = upper.beyond.without + upper.beyond.excess, without = upper.beyond.without;
   for (std::size_t i = 0; i < upper.masses.size(); ++i) {
     const double loss = upper.loss(i, GetParam().spacing);
     const double p = upper.masses[i] * std::exp(upper.log_scale - GetParam().tilt * loss);
@@ -127,8 +132,8 @@ TEST(WideGridLoss, HasFewPointsAndHardlyMoves) {
       const GridLoss few = grid_loss(wide.q, wide.s, direction, bound, options_of(wide));
       if (direction == Direction::remove) EXPECT_LT(20 * few.masses.size(), fine.masses.size());
       for (double epsilon : {-0.005, 0.0, 0.01, 0.1, 1.0}) {
-        const double delta = delta_of(fine, narrow, epsilon);
-        EXPECT_NEAR(delta_of(few, wide, epsilon), delta, 0.02 * delta + 1e-12) << epsilon;
+        const double delta = delta_of(fine, narrow, epsilon, Bound::upper);
+        EXPECT_NEAR(delta_of(few, wide, epsilon, Bound::upper), delta, 0.02 * delta + 1e-12) << epsilon;
       }
     }
   }
