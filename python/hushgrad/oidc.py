@@ -23,6 +23,8 @@ __all__ = ["ALGORITHMS", "Claims", "Provider", "SignIn", "add_provider", "provid
 #: What a provider may sign with. Never "none", and never a shared secret: whoever could check it could make one.
 ALGORITHMS = ("ES256", "ES384", "ES512", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512", "EdDSA")
 _LEEWAY = 30
+_MOST = 2**16  # characters; tokens have some thousand
+_UNREADABLE = (ValueError, TypeError, RecursionError)  # what reading hostile JSON can raise beside the errors of PyJWT
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ def verify(token: str, provider: Provider, *, nonce: str) -> Claims:
     missing_claim, nonce or mfa; ``Unsupported`` without PyJWT.
     """
     jwt = _jwt()
+    _check_form(token)
     key, algorithm = _key_for(jwt, token, provider)
     try:
         claims = jwt.decode(
@@ -80,7 +83,7 @@ def verify(token: str, provider: Provider, *, nonce: str) -> Claims:
             leeway=_LEEWAY,
             options={"require": ["exp", "iat", "iss", "aud", "sub", "nonce"], "strict_aud": False},
         )
-    except jwt.exceptions.PyJWTError as error:
+    except (jwt.exceptions.PyJWTError, *_UNREADABLE) as error:
         raise _denied(_reason(jwt, error)) from error
     if not isinstance(claims.get("sub"), str) or not claims["sub"]:
         raise _denied("missing_claim")
@@ -166,11 +169,17 @@ def _jwt() -> Any:
     return jwt
 
 
+def _check_form(token: str) -> None:
+    """Base64 and dots, of a bounded length: nothing else is handed to what reads tokens."""
+    if not isinstance(token, str) or len(token) > _MOST or not token.isascii():
+        raise _denied("malformed")
+
+
 def _key_for(jwt: Any, token: str, provider: Provider) -> tuple[Any, str]:
     """The provider's own key for this token, and its algorithm. The key decides which algorithms fit it, not the token."""
     try:
         header = jwt.get_unverified_header(token)
-    except jwt.exceptions.PyJWTError as error:
+    except (jwt.exceptions.PyJWTError, *_UNREADABLE) as error:
         raise _denied("malformed") from error
     algorithm = header.get("alg")
     if algorithm not in provider.algorithms:
@@ -193,9 +202,10 @@ def _key_for(jwt: Any, token: str, provider: Provider) -> tuple[Any, str]:
 def _unchecked_issuer(token: str) -> str:
     """Which provider to check against; nothing else is taken from a token before its signature is checked."""
     jwt = _jwt()
+    _check_form(token)
     try:
         claims = jwt.decode(token, options={"verify_signature": False})
-    except (jwt.exceptions.PyJWTError, ValueError, RecursionError) as error:
+    except (jwt.exceptions.PyJWTError, *_UNREADABLE) as error:
         raise _denied("malformed") from error
     return str(claims.get("iss", ""))
 

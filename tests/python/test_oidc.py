@@ -122,6 +122,10 @@ def altered() -> str:
         (lambda: "", "malformed"),
         (lambda: "a.b.c", "malformed"),
         (lambda: "x" * 100_000, "malformed"),
+        (lambda: token()[:-1] + "\udcce", "malformed"),
+        (lambda: token()[:-1] + "\u00e9", "malformed"),
+        (lambda: token(exp=10**30), "malformed"),
+        (lambda: token(exp=float("inf")), "malformed"),
     ],
 )
 def test_one_fault_is_enough(make: Callable[[], str], expected: str) -> None:

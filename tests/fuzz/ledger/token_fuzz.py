@@ -72,7 +72,8 @@ def seeds() -> list[bytes]:
     header = b'{"alg":"ES256","kid":"e1","typ":"JWT"}'
     claims = b'{"iss":"https://login.example","aud":"hushgrad","sub":"1","exp":NOW9,"iat":1,"nonce":"n","amr":["mfa"]}'
     more = claims.replace(b'"aud":"hushgrad"', b'"aud":["hushgrad","other"],"azp":"hushgrad","nbf":1')
-    return [b"\x01" + header + b"\n" + claims, b"\x01" + header + b"\n" + more, b"\x00" + _signed(header + b"\n" + claims).encode(), b"\x00a.b.c"]
+    forged = _signed(header + b"\n" + claims)[:-8].encode() + b"AAAAAAAA"
+    return [b"\x01" + header + b"\n" + claims, b"\x01" + header + b"\n" + more, b"\x00" + forged, b"\x00a.b.c"]
 
 
 def main() -> None:
