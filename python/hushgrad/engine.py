@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import nn
+from torch.autograd.graph import get_gradient_edge
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -328,6 +329,8 @@ class PrivacyEngine:
         training = _torch.PrivateTraining(plan, parameters, names, list(ignored.values()), self._ledger, ranks)
         session = PrivateSession(module, optimizer, training, 0 if batch_first else 1, ranks)
         session._private = frozenset(id(p) for p in parameters)
+        session._leaves = {id(p): get_gradient_edge(p).node for p in parameters}
+        session._known = {id(p): p for p in (*parameters, *ignored.values())}
         run_as_written(module, session._private)
         records = law["dataset_size"] if law["owners"] is None else len(law["owners"])
         drawn = PrivateBatchSampler(lambda: session.training.begin_epoch(), lambda: session.training.draw(), plan.steps_per_epoch, records)

@@ -7,9 +7,6 @@ the samples that stayed must not move.
 
 from __future__ import annotations
 
-import contextlib
-import random
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +15,9 @@ import torch
 from torch import nn
 
 from hushgrad.errors import Unsupported
+from hushgrad.left_out import check_backward, check_without_others
 from hushgrad.nested import tensors_in
+from hushgrad.reruns import HooksLeftOut, on_copies, outputs_of, replace_samples
 
 __all__ = ["Problem", "check_forward", "check_inputs", "check_modules", "find_mixing_module", "problem_of"]
 
@@ -101,33 +100,35 @@ def check_forward(
     batch_dim: int,
     check_derivatives: Callable[[list[torch.Tensor]], None] | None = None,
 ) -> None:
-    """Runs the module 7 + 2*ceil(log2 batch) times without gradients and compares.
+    """Runs the module 9 + 2*ceil(log2 batch) times without gradients and compares.
 
     For every bit of the sample's number the samples that have it, and then those that have not, get a neighbour's input;
     any two samples are so told apart in both directions. Then six samples stand alone among copies of themselves, so that
-    the largest or the longest sample of the batch is gone. Random state and buffers are put back after every run. Where the core
-    has taken something for a function of parameters alone, it sees the outputs of two runs with gradients, between which every
-    sample was replaced.
+    the largest or the longest sample of the batch is gone, and half of the samples are left out. Random state, attributes and buffers
+    are put back after every run. Where the core has taken something for a function of parameters alone, it sees the outputs of two runs
+    with gradients, between which every sample was replaced. Where the user's code computes gradients (hooks, autograd functions), gradients
+    of parts of the batch have to add up.
 
     Raises:
-        Unsupported: an output of a sample moved when another sample's input changed, or a buffer took up data.
+        Unsupported: an output of a sample moved when another sample's input changed or was left out, a buffer took up data, or
+            gradients do not add up.
     """
     if batch < 2:
         return
     if check_derivatives is not None:
-        with torch.enable_grad(), _on_copies(module) as restart:
+        with torch.enable_grad(), on_copies(module) as restart:
             for replaced in (half for half, _ in zip(_subsets(batch), range(2))):
                 restart()
-                changed_args, changed_kwargs = _replace((args, kwargs), replaced, batch, batch_dim)
+                changed_args, changed_kwargs = replace_samples((args, kwargs), replaced, batch, batch_dim)
                 check_derivatives([t for t in tensors_in(module(*changed_args, **changed_kwargs)) if t.requires_grad])
-    with torch.no_grad(), _on_copies(module) as restart:
+    with torch.no_grad(), on_copies(module) as restart, HooksLeftOut() as hooks:
         restart()
-        reference = [t.detach().clone() for t in _outputs(module(*args, **kwargs))]
+        reference = [t.detach().clone() for t in outputs_of(module(*args, **kwargs))]
         buffers = {name: buffer.detach().clone() for name, buffer in module.named_buffers()}
         for replaced, donors in _replacements(batch):
             restart()
-            changed_args, changed_kwargs = _replace((args, kwargs), replaced, batch, batch_dim, donors)
-            outputs = _outputs(module(*changed_args, **changed_kwargs))
+            changed_args, changed_kwargs = replace_samples((args, kwargs), replaced, batch, batch_dim, donors)
+            outputs = outputs_of(module(*changed_args, **changed_kwargs))
             _compare(reference, outputs, ~replaced, batch, batch_dim)
             for name, buffer in module.named_buffers():
                 if not torch.equal(buffer.nan_to_num(), buffers[name].nan_to_num()):
@@ -135,6 +136,8 @@ def check_forward(
                         f"[model] Expected buffers that do not depend on the data, received '{name}', which changes with the "
                         "batch: it would be kept without noise. Stop updating it in training (track_running_stats=False)."
                     )
+        check_without_others(module, args, kwargs, batch, batch_dim, restart)
+    check_backward(module, args, kwargs, batch, batch_dim, hooks_seen=hooks.seen)
 
 
 def find_mixing_module(
@@ -144,12 +147,12 @@ def find_mixing_module(
 
     "" where it is the model itself, or where no module that is called shows it.
     """
-    with torch.no_grad(), _on_copies(module) as restart:
+    with torch.no_grad(), on_copies(module) as restart:
         restart()
         before = _trace(module, args, kwargs)
         for replaced in _subsets(batch):
             restart()
-            after = _trace(module, *_replace((args, kwargs), replaced, batch, batch_dim))
+            after = _trace(module, *replace_samples((args, kwargs), replaced, batch, batch_dim))
             for (name, inputs, outputs), (_, new_inputs, new_outputs) in zip(before, after):
                 kept = (~replaced, batch, batch_dim)
                 if not _moved(inputs, new_inputs, *kept, shared=True) and _moved(outputs, new_outputs, *kept, shared=False):
@@ -167,7 +170,7 @@ def _trace(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     for name, child in module.named_modules():
 
         def record(_: nn.Module, given: Any, named: Any, returned: Any, name: str = name) -> None:
-            calls.append((name, [t.clone() for t in tensors_in((given, named))], [t.clone() for t in _outputs(returned)]))
+            calls.append((name, [t.clone() for t in tensors_in((given, named))], [t.clone() for t in outputs_of(returned)]))
 
         hooks.append(child.register_forward_hook(record, with_kwargs=True))
     try:
@@ -207,55 +210,6 @@ def _replacements(batch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         yield replaced, numbers.roll(1)
     for alone in sorted({i * (batch - 1) // 5 for i in range(6)}):
         yield numbers != alone, torch.full_like(numbers, alone)
-
-
-@contextlib.contextmanager
-def _on_copies(module: nn.Module) -> Iterator[Callable[[], None]]:
-    """Yields what starts a run: the random state and copies of the buffers, as they are now. Puts both back at the end."""
-    # On copies, because the backward pass to come needs the buffers untouched, down to their version counters.
-    owned = [(m._buffers, name, b) for m in module.modules() for name, b in m._buffers.items() if b is not None]
-    devices = sorted({p.device.index for p in module.parameters() if p.device.type == "cuda"})
-    with torch.random.fork_rng(devices=devices):
-        state = torch.get_rng_state()
-
-        def restart() -> None:
-            torch.set_rng_state(state)
-            for device in devices:
-                with torch.cuda.device(device):
-                    torch.cuda.manual_seed(0)
-            copies = {id(buffer): buffer.detach().clone() for _, _, buffer in owned}
-            for buffers, name, buffer in owned:
-                buffers[name] = copies[id(buffer)]
-
-        try:
-            yield restart
-        finally:
-            for buffers, name, buffer in owned:
-                buffers[name] = buffer
-
-
-def _outputs(value: Any) -> list[torch.Tensor]:
-    return [t for t in tensors_in(value) if t.dim() > 0]
-
-
-def _replace(value: Any, replaced: torch.Tensor, batch: int, batch_dim: int, donors: torch.Tensor | None = None) -> Any:
-    """donors: for each sample the one that takes its place if it is replaced; its neighbour by default."""
-    if isinstance(value, torch.Tensor):
-        dim = batch_dim if value.dim() > batch_dim and value.size(batch_dim) == batch else 0
-        if value.dim() == 0 or value.size(dim) != batch:
-            return value
-        mask = replaced.to(value.device)
-        shape = [1] * value.dim()
-        shape[dim] = batch
-        others = value.roll(1, dim) if donors is None else value.index_select(dim, donors.to(value.device))
-        return torch.where(mask.view(shape), others, value)
-    if isinstance(value, dict):
-        return {key: _replace(item, replaced, batch, batch_dim, donors) for key, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_replace(item, replaced, batch, batch_dim, donors) for item in value))
-    if isinstance(value, (list, tuple)):
-        return type(value)(_replace(item, replaced, batch, batch_dim, donors) for item in value)
-    return value
 
 
 def _compare(

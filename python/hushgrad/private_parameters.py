@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.optim import LBFGS, Optimizer
 
 from hushgrad.errors import InvalidArgument, InvalidState, Unsupported
-from hushgrad.session import is_private
+from hushgrad.session import is_private, refuse_hooks
 
 __all__ = ["split_parameters"]
 
@@ -17,7 +18,7 @@ def split_parameters(module: nn.Module, optimizer: Optimizer) -> tuple[dict[str,
     Raises:
         InvalidArgument: not a module, not an optimizer, parameters that are not the module's, none that is trainable.
         InvalidState: an optimizer that is private already.
-        Unsupported: an optimizer that takes several gradients a step.
+        Unsupported: an optimizer that takes several gradients a step, parameters with hooks on their gradients.
     """
     if not isinstance(module, nn.Module):
         raise InvalidArgument(f"[make_private] Expected module to be a torch.nn.Module, received {type(module).__name__}.")
@@ -29,6 +30,12 @@ def split_parameters(module: nn.Module, optimizer: Optimizer) -> tuple[dict[str,
         )
     if is_private(optimizer):
         raise InvalidState("[make_private] Expected an optimizer that is not private yet, received one that is. Make a new optimizer.")
+    for whole_name, parameter in module.named_parameters():
+        if is_lazy(parameter):
+            raise InvalidArgument(
+                f"[make_private] Expected parameters of known shape, received '{whole_name}' of a lazy module that has not run. Call the model once on a "
+                "batch of zeros before the optimizer is made."
+            )
     named = {id(p): name for name, p in module.named_parameters()}
     stepped: dict[str, nn.Parameter] = {}
     for group in optimizer.param_groups:
@@ -40,6 +47,7 @@ def split_parameters(module: nn.Module, optimizer: Optimizer) -> tuple[dict[str,
                     "from module.parameters(), after the last change of the module."
                 )
             if parameter.requires_grad:
+                refuse_hooks("make_private", f"'{name}'", parameter)
                 stepped[name] = parameter
     if not stepped:
         raise InvalidArgument("[make_private] Expected at least one trainable parameter in the optimizer, received none.")

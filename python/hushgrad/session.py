@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
 from torch import nn
+from torch._compile import _disable_dynamo
+from torch.autograd.graph import get_gradient_edge
 from torch.optim import Optimizer
 
 from hushgrad import _torch
@@ -62,6 +65,7 @@ class PrivateSession:
         self._iteration: object = None
         self._skipped: object = None  # iteration over the loader in which an empty batch was left out
         self._refused: str | None = None
+        self._looked_at = False  # the parameters, once at least
         self._hooks = [
             module.register_forward_hook(self._after_forward, with_kwargs=True),
             optimizer.register_step_pre_hook(self._before_step),
@@ -77,6 +81,8 @@ class PrivateSession:
             zero_grad(set_to_none=set_to_none)
 
         optimizer.zero_grad = zero_grad_and_discard  # type: ignore[method-assign]
+        self._tells_scalers = not hasattr(optimizer, "_step_supports_amp_scaling")
+        optimizer._step_supports_amp_scaling = True  # type: ignore[attr-defined]  # so that GradScaler comes as far as step()
         _sessions[optimizer] = self
 
     def begin_batch(self, batch: Announced) -> None:
@@ -91,6 +97,7 @@ class PrivateSession:
         self._rows = batch.size if batch.rows is None else batch.rows
         self._last_physical = batch.last
 
+    @_disable_dynamo
     def _after_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         # Outside of training nothing is watched: a backward pass through it is stopped at the parameters.
         if not module.training or not torch.is_grad_enabled():
@@ -108,7 +115,11 @@ class PrivateSession:
             self.training.watch(outputs)
             return
         check_inputs(args, kwargs, self._rows, self.batch_dim)
-        if self._watch(outputs) and self._batch > 1:
+        is_new = self._watch(outputs)
+        if is_new or not self._looked_at:
+            self._refuse_newcomers(module)
+            self._looked_at = True
+        if is_new and self._batch > 1:
             hooks = module._forward_hooks.copy()
             module._forward_hooks.clear()  # the check calls the module; it must not be watched, nor call the user's hooks
             try:
@@ -120,6 +131,22 @@ class PrivateSession:
                 raise Unsupported(self._refused) from error
             finally:
                 module._forward_hooks.update(hooks)
+
+    def _refuse_newcomers(self, module: nn.Module) -> None:
+        # A new structure of the graph: the only one in which a parameter can be that was not there before.
+        for name, parameter in module.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            if self._leaves.get(id(parameter), leaf := get_gradient_edge(parameter).node) is not leaf:
+                raise Unsupported(
+                    f"[model] Expected the parameters that make_private found, received '{name}', whose values were exchanged since (a change of "
+                    "type or device, register_parametrization): its gradients would be missed. Make all changes first, then call make_private."
+                )
+            if id(parameter) not in self._known:
+                raise Unsupported(
+                    f"[model] Expected the trainable parameters that make_private found, received '{name}', which was added, replaced or unfrozen "
+                    "since: nothing would clip or train it. Make all changes first, then the optimizer, then call make_private."
+                )
 
     def _watch(self, outputs: list[torch.Tensor]) -> bool:
         try:
@@ -147,6 +174,7 @@ class PrivateSession:
                 loss = closure()
             result = ((optimizer, lambda: loss), {})
         self._refuse_foreign_gradients(optimizer)
+        _refuse_scaled_gradients(optimizer)
         if self._refused is not None:
             raise Unsupported(self._refused)
         if self._batch is None:
@@ -177,8 +205,11 @@ class PrivateSession:
                         "[step] Expected only the parameters that were made private, received another trainable one in the optimizer. Call "
                         "make_private after the last add_param_group() or requires_grad_(True)."
                     )
+                refuse_hooks("step", "of the optimizer", parameter)
 
     _private: frozenset[int] = frozenset()
+    _leaves: Mapping[int, object] = MappingProxyType({})  # of private ones: the node of the graph that stands for each
+    _known: Mapping[int, nn.Parameter] = MappingProxyType({})  # private ones and those that no private optimizer trains, kept alive
 
     def __reduce__(self) -> tuple[type[CopiedSession], tuple[()]]:
         # copy.deepcopy(model) and pickling it, for averages of weights and snapshots: the copy is nobody's run.
@@ -195,7 +226,27 @@ class PrivateSession:
         optimizer = self._optimizer()
         if optimizer is not None:
             optimizer.__dict__.pop("zero_grad", None)
+            if self._tells_scalers:
+                optimizer.__dict__.pop("_step_supports_amp_scaling", None)
             _sessions.pop(optimizer, None)
+
+
+def refuse_hooks(where: str, name: str, parameter: nn.Parameter) -> None:
+    """Raises Unsupported for a parameter with hooks on its gradient: the private gradient does not come through autograd."""
+    if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
+        raise Unsupported(
+            f"[{where}] Expected parameters without hooks on their gradients, received one on {name}: the private gradient is made in step(), where "
+            "no hook would run. To freeze rows or scale a gradient, multiply the parameter in forward(); take hooks for logging off."
+        )
+
+
+def _refuse_scaled_gradients(optimizer: Optimizer) -> None:
+    # torch.amp.GradScaler hands these to optimizers that say they understand scaled gradients, and asserts otherwise.
+    if getattr(optimizer, "found_inf", None) is not None:
+        raise Unsupported(
+            "[step] Expected losses that are not scaled, received a step of torch.amp.GradScaler: every sample's gradient would look too long and be "
+            "clipped. Call loss.backward() and optimizer.step() without the scaler; clipped sums are kept in float32, and bfloat16 needs no scaling."
+        )
 
 
 class CopiedSession:

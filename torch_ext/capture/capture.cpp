@@ -97,8 +97,9 @@ std::string mixing_message(const std::string& mixer, const std::string& where) {
 void refuse_compiled(const Site& site, const ParameterIndex& parameters) {
   if (site.node->name() != "CompiledFunctionBackward") return;
   throw Unsupported(message("[watch] Expected the operators that use private parameters to be on record, received a part compiled by "
-                            "torch.compile: ", describe(site, parameters), ". Compile only parts without trainable parameters (preprocessing, a "
-                            "frozen backbone, the loss), or pass backend=\"eager\" to torch.compile."));
+                            "torch.compile: ", describe(site, parameters), ". Call torch.compile(model) before make_private, which then compiles "
+                            "what lies between the parameters, or compile only parts without trainable parameters (preprocessing, a frozen "
+                            "backbone, the loss) yourself."));
 }
 
 class GraphCapture::Impl : public std::enable_shared_from_this<GraphCapture::Impl> {
@@ -143,6 +144,8 @@ class GraphCapture::Impl : public std::enable_shared_from_this<GraphCapture::Imp
   bool identify_rows(const std::vector<ProbedOutput>& outputs, const Structure& structure, Prepared& prepared) const;
   void check_earlier_sites(const Walk& walk, const std::vector<ProbedOutput>& outputs);
   void attach(const Site& site, std::vector<RowMap> maps);
+  void note_hooks(const Walk& walk, const std::vector<Edge>& roots);
+  void refuse_later_hooks() const;
   void cut(const Site& site);
   void make_groups();
   void expect_uses(const Site& site);
@@ -168,6 +171,14 @@ class GraphCapture::Impl : public std::enable_shared_from_this<GraphCapture::Imp
   bool watched_ = false;
   std::unordered_map<const Node*, std::vector<RowMap>> attached_;  // sites of this batch
   std::vector<WatchedOutput> outputs_;        // of this batch
+  struct HooksOf {
+    const Node* node;
+    bool is_output;
+    std::size_t count;
+  };
+  static std::size_t counted_hooks(const Node& node, bool is_output);
+  std::vector<HooksOf> hooks_;                // of this batch's nodes, which roots_ keep alive
+  std::vector<Edge> roots_;
   std::mutex mutex_;                          // device threads of the engine
   int task_ = -1;                             // graph task whose gradients are arriving
   bool completed_ = false;                    // a backward pass of this batch ran to its end
@@ -291,6 +302,7 @@ bool GraphCapture::Impl::watch(const std::vector<at::Tensor>& outputs) {
   if (!known) prepared = prove(roots, batched, structure);
   for (const ProbedOutput& output : batched) outputs_.push_back({torch::autograd::impl::gradient_edge(output.tensor), output.map});
   for (std::size_t i = 0; i < prepared.walk.sites.size(); ++i) attach(prepared.walk.sites[i], std::move(prepared.maps[i]));
+  note_hooks(prepared.walk, roots);
   return !known;
 }
 
@@ -663,9 +675,41 @@ void GraphCapture::Impl::finish_group_if_complete(std::size_t group) {
   pending.finished = true;
 }
 
+void GraphCapture::Impl::note_hooks(const Walk& walk, const std::vector<Edge>& roots) {
+  roots_.insert(roots_.end(), roots.begin(), roots.end());
+  // A tensor's hook on an output that nothing else of the model uses belongs to the loss, whose check sees it.
+  std::unordered_set<const Node*> outputs;
+  for (const Edge& root : roots) outputs.insert(root.function.get());
+  if (roots.size() > 1) {
+    for (const NodePtr& node : walk.nodes) {
+      for (const Edge& edge : node->next_edges()) outputs.erase(edge.function.get());
+    }
+  }
+  for (std::size_t i = 0; i < walk.nodes.size(); ++i) {
+    if (walk.only_parameters[i]) continue;  // behind cut edges: roots_ do not keep them alive, and their gradients are ours
+    const Node* node = walk.nodes[i].get();
+    const bool is_output = outputs.contains(node);
+    hooks_.push_back({node, is_output, counted_hooks(*node, is_output)});
+  }
+}
+
+std::size_t GraphCapture::Impl::counted_hooks(const Node& node, bool is_output) {
+  return is_output ? node.pre_hooks().size() : hooks_before(node);
+}
+
+// A hook may mix samples in the backward pass. Those of the forward pass were there when the model was checked.
+void GraphCapture::Impl::refuse_later_hooks() const {
+  for (const auto& [node, is_output, count] : hooks_) {
+    if (counted_hooks(*node, is_output) <= count) continue;
+    throw Unsupported(message("[backward] Expected hooks on the model's tensors to be registered in its forward pass, where they are checked, received "
+                              "one at ", node->name(), " that came later. Call register_hook inside forward()."));
+  }
+}
+
 void GraphCapture::Impl::check_loss(const std::vector<at::Tensor>& losses, const std::vector<at::Tensor>& gradients) {
   if (batch_ < 1 || outputs_.empty()) return;
-  loss_check_.check(losses, gradients, outputs_, batch_, [this](const Node* node) { return attached_.contains(node); });
+  const bool ours = loss_check_.check(losses, gradients, outputs_, batch_, [this](const Node* node) { return attached_.contains(node); });
+  if (ours) refuse_later_hooks();
 }
 
 void GraphCapture::Impl::settle_composites() {
@@ -802,6 +846,8 @@ void GraphCapture::Impl::discard(bool all) {
   arriving_.clear();
   arriving_composites_.clear();
   attached_.clear();
+  hooks_.clear();
+  roots_.clear();
   outputs_.clear();
   early_.clear();
   std::fill(pending_.begin(), pending_.end(), Pending{});

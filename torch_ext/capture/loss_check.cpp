@@ -166,7 +166,7 @@ bool is_block_diagonal(const std::vector<Edge>& roots, const variable_list& seed
 
 }  // namespace
 
-void LossCheck::check(const std::vector<at::Tensor>& losses, const std::vector<at::Tensor>& gradients,
+bool LossCheck::check(const std::vector<at::Tensor>& losses, const std::vector<at::Tensor>& gradients,
                       const std::vector<WatchedOutput>& outputs, std::int64_t batch, const IsSite& is_site) {
   std::vector<Edge> roots;
   variable_list seeds;
@@ -174,7 +174,7 @@ void LossCheck::check(const std::vector<at::Tensor>& losses, const std::vector<a
     if (!losses[i].defined() || !losses[i].requires_grad()) continue;
     Edge root = torch::autograd::impl::gradient_edge(losses[i]);
     const bool given = i < gradients.size() && gradients[i].defined();
-    if (!given && losses[i].numel() != 1) return;  // backward() itself will say that it needs a gradient
+    if (!given && losses[i].numel() != 1) return false;  // backward() itself will say that it needs a gradient
     roots.push_back(std::move(root));
     seeds.push_back(given ? gradients[i].detach() : at::ones_like(losses[i]).detach());
   }
@@ -182,9 +182,9 @@ void LossCheck::check(const std::vector<at::Tensor>& losses, const std::vector<a
   if (graph.bypass) {
     refuse(message("one that leads into the model beside its per-sample outputs, at ", graph.bypass->name()));
   }
-  if (graph.outputs.empty()) return;
+  if (graph.outputs.empty()) return false;
   refuse_counted_means(graph, batch);
-  if (batch < 2 || proven_.contains(graph.signature)) return;
+  if (batch < 2 || proven_.contains(graph.signature)) return true;
 
   if (!graph.opaque.empty() && !unchecked_) {
     refuse(message("one that cannot be checked, because it runs through the custom function ", graph.opaque,
@@ -216,6 +216,7 @@ void LossCheck::check(const std::vector<at::Tensor>& losses, const std::vector<a
   if (!separate) refuse("one that couples the samples: a sample's gradient moves with another sample's output");
   if (gate) refuse(message("one in which ", *gate, " decides by one sample what another one's gradient is"));
   proven_.insert(graph.signature);
+  return true;
 }
 
 }  // namespace hushgrad

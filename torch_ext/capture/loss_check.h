@@ -38,8 +38,9 @@ class LossCheck {
   using IsSite = std::function<bool(const Node*)>;
 
   /// losses: what backward() starts from; gradients: its seeds, undefined for ones. is_site: nodes that use private parameters.
-  /// batch >= 1; a batch of one proves nothing and is remembered as such. @throws Unsupported.
-  void check(const std::vector<at::Tensor>& losses, const std::vector<at::Tensor>& gradients,
+  /// batch >= 1; a batch of one proves nothing and is remembered as such. Returns whether the losses come from the outputs at all.
+  /// @throws Unsupported.
+  bool check(const std::vector<at::Tensor>& losses, const std::vector<at::Tensor>& gradients,
              const std::vector<WatchedOutput>& outputs, std::int64_t batch, const IsSite& is_site);
 
   /// Accepts a loss that cannot be checked. What is seen to mix samples is refused all the same.

@@ -125,7 +125,8 @@ class Walker {
       if (result.parameter >= 0) return result;
       // A real parameter made complex on the way: half of the boundary's gradient does not reach it.
       const bool is_complex = at::isComplexType(edge.function->input_metadata(edge.input_nr).dtype().toScalarType());
-      if (is_complex || !is_isometry(*edge.function)) {
+      // Hooks run where the engine does, as in a subgraph of parameters, and not along a path.
+      if (is_complex || !is_isometry(*edge.function) || hooks_before(*edge.function) > 0 || !edge.function->post_hooks().empty()) {
         result.path.clear();
         return result;
       }
@@ -183,6 +184,10 @@ at::Tensor follow_path(const Use& use, at::Tensor gradient) {
     gradient = (*step.node)(std::move(inputs)).at(0);
   }
   return gradient;
+}
+
+std::size_t hooks_before(const Node& node) {
+  return node.pre_hooks().size() + const_cast<Node&>(node).tensor_pre_hooks().size();  // that accessor is not const
 }
 
 std::vector<std::int64_t> edge_sizes(const Edge& edge) {

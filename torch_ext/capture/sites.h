@@ -48,7 +48,7 @@ struct Use {
   std::uint32_t edge;          // index among the site's next_edges
   Edge boundary;               // where that edge led before it was cut
   std::int64_t parameter;      // its parameter, or -1: a subgraph of parameters ("composite")
-  std::vector<PathStep> path;  // from the boundary to the parameter; norm-preserving, often empty
+  std::vector<PathStep> path;  // from the boundary to the parameter; norm-preserving, without hooks, often empty
 };
 
 /// A node that computes on data and on private parameters.
@@ -73,6 +73,9 @@ Walk walk_graph(const std::vector<Edge>& roots, const ParameterIndex& parameters
 
 /// gradient of the boundary -> gradient of the parameter.
 at::Tensor follow_path(const Use& use, at::Tensor gradient);
+
+/// Functions that will change or see the gradients of the node's outputs before it runs (`Tensor.register_hook`).
+std::size_t hooks_before(const Node& node);
 
 /// Sizes of the tensor whose gradient flows along the edge.
 std::vector<std::int64_t> edge_sizes(const Edge& edge);
