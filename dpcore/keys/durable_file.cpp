@@ -89,13 +89,7 @@ void DurableFile::refuse_target() const {
 }
 
 void DurableFile::write_at(std::uint64_t offset, std::span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t written = ::pwrite(file_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) fail("write");
-    bytes = bytes.subspan(static_cast<std::size_t>(written));
-    offset += static_cast<std::uint64_t>(written);
-  }
+  if (!hushgrad::write_at(file_, offset, bytes)) fail("write");
 }
 
 // Without SYNC_FILE_RANGE_WAIT_* this neither waits nor takes a write error from the fsync that has to see it.
@@ -134,6 +128,17 @@ void sync_folder_of(const std::string& path) {
     throw IoError(message("[durable_file] Expected to fsync the folder of ", path, ", received: ", std::strerror(errno),
                           "."));
   }
+}
+
+bool write_at(int descriptor, std::uint64_t offset, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = ::pwrite(descriptor, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) return false;
+    bytes = bytes.subspan(static_cast<std::size_t>(written));
+    offset += static_cast<std::uint64_t>(written);
+  }
+  return true;
 }
 
 bool read_at(int descriptor, std::uint64_t offset, std::span<std::byte> out, const std::string& path) {

@@ -37,6 +37,9 @@ class DurableFile {
   /// fsync, rename to the final name, fsync of the folder. Once.
   void publish();
 
+  /// Whether the file has its name, also where publish() failed after that: only the fsync of the folder is missing then.
+  bool named() const { return !pending_; }
+
  private:
   void refuse_target() const;
   void rename_without_replacing();
@@ -52,6 +55,9 @@ class DurableFile {
 
 /// fsync of the folder that holds `path`: after it a new name in there is durable. IoError.
 void sync_folder_of(const std::string& path);
+
+/// Writes all of `bytes` at `offset` of an open file; false, with errno, when the system refuses.
+bool write_at(int descriptor, std::uint64_t offset, std::span<const std::byte> bytes);
 
 /// Reads exactly out.size() bytes at `offset` of an open file; false when the file ends before. IoError.
 bool read_at(int descriptor, std::uint64_t offset, std::span<std::byte> out, const std::string& path);

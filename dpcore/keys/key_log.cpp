@@ -114,18 +114,12 @@ void KeyLog::append(KeyLogEntry entry, const SigningKey& signer) {
   line["signature"] = to_hex(signer.sign(kContext, text_bytes(line.dump())));
   const std::string text = line.dump() + "\n";
 
-  const Descriptor file(::open(path_.c_str(), O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
+  const Descriptor file(::open(path_.c_str(), O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600));
   if (file.get() < 0) io_error(path_, "open");
+  check_private_file(file.get(), path_, "key log", kMaxBytes);  // it may be another than the one that was read
   // What a crash left of a line was never acknowledged.
   if (::ftruncate(file.get(), static_cast<off_t>(bytes_)) != 0) io_error(path_, "write");
-  std::span<const std::byte> rest = text_bytes(text);
-  for (auto offset = bytes_; !rest.empty();) {
-    const ssize_t written = ::pwrite(file.get(), rest.data(), rest.size(), static_cast<off_t>(offset));
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) io_error(path_, "write");
-    rest = rest.subspan(static_cast<std::size_t>(written));
-    offset += static_cast<std::uint64_t>(written);
-  }
+  if (!write_at(file.get(), bytes_, text_bytes(text))) io_error(path_, "write");
   if (::fsync(file.get()) != 0) io_error(path_, "fsync");
   if (bytes_ == 0) sync_folder_of(path_);
   hashes_.push_back(hash_of(std::string_view(text).substr(0, text.size() - 1)));

@@ -10,6 +10,7 @@
 
 #include "dpcore/error.h"
 #include "dpcore/keys/durable_file.h"
+#include "dpcore/keys/kdf.h"
 #include "dpcore/keys/key_wrap.h"
 #include "dpcore/keys/keyring_state.h"
 #include "dpcore/keys/new_keyring.h"
@@ -70,6 +71,13 @@ std::int64_t Keyring::State::now() const {
 
 void Keyring::State::install(KeyringContents read, bool accept_older) {
   const KeyringModel& model = read.model;
+  // Whoever can exchange the file, but has neither passphrase nor root, must not put a keyring of their own in its place. One
+  // of version 1 has a name and a root only while it is read.
+  const bool named = contents && contents->model.generation > 0;
+  if (named && (model.id != contents->model.id || !equal_in_constant_time(read.root.secret(), contents->root.secret()))) {
+    throw KeyError(message("[keyring] Expected keyring ", contents->model.id, " at ", path,
+                           ", which was opened, received another in its place. Put it back, or open the other one."));
+  }
   // A keyring of version 1 has no name of its own, so nothing is known of it.
   if (model.generation > 0) {
     const auto seen = seen_keyring(model.id);
@@ -107,8 +115,8 @@ Keyring Keyring::create(const std::string& path, const KeyringAccess& access, bo
   struct stat status;
   if (::lstat(log_path.c_str(), &status) == 0) {
     throw IoError(message("[keyring] Expected nothing at ", log_path,
-                          ", where the key log of the new keyring goes, received something that exists. Choose another "
-                          "name."));
+                          ", where the key log of the new keyring goes, received something that exists: the log of a keyring "
+                          "that is gone, or of one whose making was stopped. Choose another name, or move it away."));
   }
   KeyLog log = KeyLog::read(log_path, PublicKey::from_pem(model.log_key_pem));
   try {
@@ -119,7 +127,7 @@ Keyring Keyring::create(const std::string& path, const KeyringAccess& access, bo
     file.write_at(0, keyring_text(model, root, state->protection()).bytes());
     file.publish();
   } catch (...) {
-    ::unlink(log_path.c_str());  // of a keyring that never was
+    if (!file.named()) ::unlink(log_path.c_str());  // of a keyring that never was
     throw;
   }
   state->install(read_keyring(path, state->protection()));
@@ -150,8 +158,17 @@ WrappedKey Keyring::wrap(const std::string& dataset, std::span<const std::byte> 
     throw InvalidArgument(message("[keyring] Expected a data key of 32 bytes, received ", data_key.size(), "."));
   }
   const std::lock_guard lock(state_->mutex);
-  const KeyringContents* contents = &state_->fresh();
-  const KeyRecord* key = contents->model.current(dataset);
+  state_->fresh();
+  if (sealing_key(dataset).usage_limit > 0) count_use(dataset);
+  const KeyRecord& key = sealing_key(dataset);
+  const KeyringContents& contents = *state_->contents;
+  return {key.id, aes256_kwp_wrap(open_key(contents.model, contents.root, key).bytes(), data_key),
+          contents.model.generation};
+}
+
+// Of the keyring as it was last read.
+const KeyRecord& Keyring::sealing_key(const std::string& dataset) const {
+  const KeyRecord* key = state_->contents->model.current(dataset);
   const std::string found = key == nullptr ? "none" : key->state_at(state_->now());
   if (found != key_state::kActive) {
     throw KeyError(message("[keyring] Expected an active key of dataset ", dataset, " in ", path(), ", received ",
@@ -163,34 +180,16 @@ WrappedKey Keyring::wrap(const std::string& dataset, std::span<const std::byte> 
                            " that nobody opened by breaking glass, received one whose rotation is due. Run `hushgrad keys "
                            "rotate`."));
   }
-  if (key->usage_limit > 0) {
-    const std::string id = key->id;
-    count_use(id);
-    contents = &*state_->contents;
-    key = contents->model.find(id);
-  }
-  return {key->id, aes256_kwp_wrap(open_key(contents->model, contents->root, *key).bytes(), data_key),
-          contents->model.generation};
+  return *key;
 }
 
 SecretBytes Keyring::unwrap(const WrappedKey& wrapped) const {
   const std::lock_guard lock(state_->mutex);
-  const KeyringContents& contents = state_->fresh();
-  const KeyRecord* key = contents.model.find(wrapped.key_id);
-  if (key == nullptr || key->is_tenant()) {
-    throw KeyError(message("[keyring] Expected key ", wrapped.key_id, " in ", path(),
-                           ", received none of that id. Use the keyring that holds the key of this dataset."));
-  }
-  if (wrapped.generation > contents.model.generation) older(path(), wrapped.generation, contents.model.generation);
-  const std::int64_t now = state_->now();
-  if (key->state != key_state::kDestroyed && !contents.model.may_open(*key, now)) {
-    throw KeyError(message("[keyring] Expected a key that may open files, received ", key->id, " of dataset ",
-                           key->dataset, ", which is ", key->state_at(now),
-                           ". Ask its custodians; in an emergency, `hushgrad keys break-glass`."));
-  }
-  const SecretBytes secret = open_key(contents.model, contents.root, *key);
-  const bool usual = key->state == key_state::kActive || key->state == key_state::kDeactivated;
-  if (!usual) log_use(wrapped.key_id);  // reads the keyring anew: `key` is gone
+  state_->fresh();
+  const std::string state = opening_key(wrapped).state;
+  if (state != key_state::kActive && state != key_state::kDeactivated) log_use(wrapped);
+  const KeyRecord& key = opening_key(wrapped);
+  const SecretBytes secret = open_key(state_->contents->model, state_->contents->root, key);
   std::optional<SecretBytes> data_key = aes256_kwp_unwrap(secret.bytes(), wrapped.bytes);
   if (!data_key || data_key->size() != kKeyBytes) {
     throw SealError(
@@ -198,6 +197,25 @@ SecretBytes Keyring::unwrap(const WrappedKey& wrapped) const {
         "under another. Use an intact copy of the file.");
   }
   return std::move(*data_key);
+}
+
+// Of the keyring as it was last read.
+const KeyRecord& Keyring::opening_key(const WrappedKey& wrapped) const {
+  const KeyringContents& contents = *state_->contents;
+  const KeyRecord* key = contents.model.find(wrapped.key_id);
+  if (key == nullptr || key->is_tenant()) {
+    throw KeyError(message("[keyring] Expected key ", wrapped.key_id, " in ", path(),
+                           ", received none of that id. Use the keyring that holds the key of this dataset."));
+  }
+  if (wrapped.generation > contents.model.generation) older(path(), wrapped.generation, contents.model.generation);
+  const std::int64_t now = state_->now();
+  if (key->state == key_state::kDestroyed) open_key(contents.model, contents.root, *key);  // says what that means
+  if (!contents.model.may_open(*key, now)) {
+    throw KeyError(message("[keyring] Expected a key that may open files, received ", key->id, " of dataset ",
+                           key->dataset, ", which is ", key->state_at(now),
+                           ". Ask its custodians; in an emergency, `hushgrad keys break-glass`."));
+  }
+  return *key;
 }
 
 KeyInfo Keyring::key(const std::string& key_id) const {

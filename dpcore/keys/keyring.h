@@ -20,6 +20,7 @@
 namespace hushgrad {
 
 struct KeyringModel;
+struct KeyRecord;
 
 /// Who opens a keyring, and how.
 struct KeyringAccess {
@@ -97,16 +98,20 @@ class Keyring final : public KeyProvider {
   /// Undoes a revocation: the keys open again, and seal nothing new.
   void reinstate(const KeyTarget& target, const std::string& reason, const Authorization& authorization = {});
   /// Destroys keys for good and returns the signed certificate of destruction (certificate.h). The old file is
-  /// overwritten. `files` are what the caller knows was sealed under them; they go into the certificate as they are.
+  /// overwritten. `files` are what the caller knows was sealed under them; they go into the log and the certificate as
+  /// they are.
   std::string shred(const KeyTarget& target, const std::string& reason, const std::vector<std::string>& files,
                     const Authorization& authorization = {});
+  /// The certificate of the last shred() of this target, signed anew: where the process was stopped before it could keep
+  /// what shred() returned. KeyError when nothing was destroyed under that name.
+  std::string certificate(const KeyTarget& target) const;
   /// Lets suspended or compromised keys open files for `minutes` (1..60). In the log, on disk, before it opens anything,
   /// and so is each use. Afterwards the key seals nothing until it is rotated.
   void break_glass(const KeyTarget& target, const std::string& reason, int minutes,
                    const Authorization& authorization = {});
 
-  /// Registers a person. Role "custodian" changes keys: as soon as there is one, nobody else does. "approver" approves.
-  /// Nobody is both. Where a key has a quorum, changes of people need the largest quorum of all keys.
+  /// Registers a person. Role "custodian" changes keys: as soon as there is one, nobody else does, and one stays.
+  /// "approver" approves. Nobody is both. Where a key has a quorum, changes of people need the largest quorum of all keys.
   void add_identity(const std::string& name, const std::string& role, const PublicKey& key,
                     const Authorization& authorization = {});
   void remove_identity(const std::string& identity, const std::string& reason, const Authorization& authorization = {});
@@ -141,9 +146,11 @@ class Keyring final : public KeyProvider {
               bool accept_older = false);
   void move(const std::string& action, const KeyTarget& target, const std::string& reason,
             const Authorization* authorization, const std::string& from, const std::string& to);
-  void publish(KeyringModel model, KeyLog& log, KeyLogEntry entry, bool erase) const;
-  void count_use(const std::string& key_id) const;
-  void log_use(const std::string& key_id) const;
+  void publish(KeyringModel model, KeyLog& log, KeyLogEntry entry, std::int64_t now, bool erase) const;
+  const KeyRecord& sealing_key(const std::string& dataset) const;
+  const KeyRecord& opening_key(const WrappedKey& wrapped) const;
+  void count_use(const std::string& dataset) const;
+  void log_use(const WrappedKey& wrapped) const;
 
   std::unique_ptr<State> state_;
 };

@@ -1,5 +1,6 @@
 // What changes a keyring; the rest of the class is in keyring.cpp.
 #include <algorithm>
+#include <sstream>
 #include <utility>
 
 #include "dpcore/error.h"
@@ -43,10 +44,53 @@ void check_actor(const KeyringModel& model, const std::string& actor) {
                "keyring with the identity of a custodian.");
 }
 
-std::string joined(const std::vector<std::string>& words) {
+std::string joined(const std::vector<std::string>& words, const char* between = " ") {
   std::string text;
-  for (const std::string& word : words) text += (text.empty() ? "" : " ") + word;
+  for (const std::string& word : words) text += (text.empty() ? "" : between) + word;
   return text;
+}
+
+std::vector<std::string> split(const std::string& text, char between) {
+  std::vector<std::string> words;
+  std::istringstream in(text);
+  for (std::string word; std::getline(in, word, between);) words.push_back(word);
+  return words;
+}
+
+std::map<std::string, std::string> scope_of(const KeyringModel& model, const KeyTarget& target) {
+  std::map<std::string, std::string> scope{{"keyring", model.id}};
+  if (!target.dataset.empty()) scope["dataset"] = target.dataset;
+  if (!target.tenant.empty()) scope["tenant"] = target.tenant;
+  if (!target.key_id.empty()) scope["key"] = target.key_id;
+  return scope;
+}
+
+// Whether `details` are of exactly this scope.
+bool holds(const std::map<std::string, std::string>& details, const std::map<std::string, std::string>& scope) {
+  return std::all_of(scope.begin(), scope.end(), [&](const auto& part) {
+    const auto found = details.find(part.first);
+    return found != details.end() && found->second == part.second;
+  });
+}
+
+// What an entry of the log announces, where the keyring says that it was done: a process that was stopped between the two
+// leaves an entry without its change.
+std::optional<DestructionRecord> destruction(const KeyringModel& model, const KeyLogEntry& entry, const std::string& hash) {
+  const auto detail = [&](const char* name) {
+    const auto found = entry.details.find(name);
+    return found == entry.details.end() ? std::string() : found->second;
+  };
+  DestructionRecord record{model.id, entry.generation, entry.time, entry.actor, detail("approvers"), detail("reason"),
+                           {}, split(detail("files"), '\n'), entry.sequence, hash};
+  for (const std::string& id : split(detail("keys"), ' ')) {
+    const KeyRecord* key = model.find(id);
+    if (key == nullptr || key->state != kDestroyed || utc_text(key->changes.back().time) != entry.time) return std::nullopt;
+    KeyRecord before = *key;
+    before.changes.pop_back();
+    before.state = before.changes.empty() ? kDestroyed : before.changes.back().state;
+    record.keys.push_back({id, key->tenant, key->dataset, utc_text(key->created()), before.state_at(key->changes.back().time)});
+  }
+  return record;
 }
 
 }  // namespace
@@ -87,11 +131,7 @@ std::vector<KeyRecord*> Keyring::Change::targets(const KeyTarget& target) const 
 }
 
 std::map<std::string, std::string> Keyring::Change::scope(const KeyTarget& target) const {
-  std::map<std::string, std::string> scope{{"keyring", model.id}};
-  if (!target.dataset.empty()) scope["dataset"] = target.dataset;
-  if (!target.tenant.empty()) scope["tenant"] = target.tenant;
-  if (!target.key_id.empty()) scope["key"] = target.key_id;
-  return scope;
+  return scope_of(model, target);
 }
 
 int Keyring::Change::largest_quorum() const {
@@ -109,11 +149,11 @@ void Keyring::Change::move(KeyRecord& key, const std::string& state, const std::
 
 // The order is the guarantee: log entry on disk, then the keyring. What a crash leaves in between is an entry without
 // its change, which verify() shows.
-void Keyring::publish(KeyringModel model, KeyLog& log, KeyLogEntry entry, bool erase) const {
+void Keyring::publish(KeyringModel model, KeyLog& log, KeyLogEntry entry, std::int64_t now, bool erase) const {
   // The root stays where it is; the model that is written replaces the one that was read.
   const RootKey& root = state_->contents->root;
   model.generation += 1;
-  model.changed = std::max(model.changed, state_->now());
+  model.changed = now;
   entry.time = utc_text(model.changed);
   entry.keyring = model.id;
   entry.generation = model.generation;
@@ -142,10 +182,10 @@ void Keyring::change(const std::string& action, Details details, const std::func
   } catch (const Denied& denied) {
     details["denied_action"] = action;
     details["denied_because"] = denied.reason();
-    publish(before, log, {.action = "denied", .details = details}, false);
+    publish(before, log, {.action = "denied", .details = details}, change.now, false);
     throw;
   }
-  if (!change.nothing) publish(std::move(model), log, {.action = action, .details = details}, change.erase);
+  if (!change.nothing) publish(std::move(model), log, {.action = action, .details = details}, change.now, change.erase);
 }
 
 void Keyring::create_key(const std::string& dataset, const KeyOptions& options) {
@@ -287,7 +327,6 @@ std::string Keyring::shred(const KeyTarget& target, const std::string& reason, c
       throw InvalidArgument("[keyring] Expected names of files of 1..4096 bytes of UTF-8 without control characters.");
     }
   }
-  DestructionRecord record;
   change("shred", {{"reason", reason}}, [&](Change& c) {
     const std::vector<KeyRecord*> keys = c.targets(target);
     for (const auto& [name, value] : c.scope(target)) c.details[name] = value;
@@ -296,28 +335,32 @@ std::string Keyring::shred(const KeyTarget& target, const std::string& reason, c
     c.authorize("shred", c.scope(target), quorum, authorization);
     std::vector<std::string> ids;
     for (KeyRecord* key : keys) {
-      record.keys.push_back({key->id, key->tenant, key->dataset, utc_text(key->created()), key->state_at(c.now)});
       c.move(*key, kDestroyed, reason);
       key->wrapped.clear();
       key->rotation_due = false;
       ids.push_back(key->id);
     }
     c.details["keys"] = joined(ids);
-    c.details["files"] = std::to_string(files.size());
+    c.details["files"] = joined(files, "\n");
     c.erase = true;
-    record.time = utc_text(c.now);
-    record.actor = c.actor;
-    if (c.details.contains("approvers")) record.approvers = c.details["approvers"];
-    record.generation = c.model.generation + 1;
   });
+  return certificate(target);
+}
+
+std::string Keyring::certificate(const KeyTarget& target) const {
   const std::lock_guard lock(state_->mutex);
   const KeyringContents& contents = state_->fresh();
-  record.keyring = contents.model.id;
-  record.reason = reason;
-  record.files = files;
-  record.log_sequence = contents.model.log_sequence;
-  record.log_hash = contents.model.log_hash;
-  return sign_certificate(record, open_log_key(contents.model, contents.root));
+  KeyLog log = KeyLog::read(log_path(), PublicKey::from_pem(contents.model.log_key_pem));
+  log.check_holds(contents.model.log_sequence, contents.model.log_hash);
+  const auto scope = scope_of(contents.model, target);
+  const auto& entries = log.entries();
+  for (auto entry = entries.rbegin(); entry != entries.rend(); ++entry) {
+    if (entry->action != "shred" || !holds(entry->details, scope)) continue;
+    if (const auto record = destruction(contents.model, *entry, log.hash_at(entry->sequence))) {
+      return sign_certificate(*record, open_log_key(contents.model, contents.root));
+    }
+  }
+  throw KeyError("[keyring] Expected keys of that name that were destroyed, received none. See `hushgrad keys list`.");
 }
 
 void Keyring::break_glass(const KeyTarget& target, const std::string& reason, int minutes,
@@ -376,6 +419,11 @@ void Keyring::remove_identity(const std::string& identity, const std::string& re
     });
     if (found == c.model.identities.end()) throw KeyError("[keyring] Expected a registered identity, received another.");
     const int quorum = c.largest_quorum();
+    if (found->role == "custodian" && c.model.present("custodian").size() == 1) {
+      throw InvalidState(
+          "[keyring] Expected to keep one custodian, received the removal of the last: everybody could change keys then. "
+          "Register another custodian first.");
+    }
     if (found->role == "approver" && static_cast<int>(c.model.present("approver").size()) <= quorum) {
       throw InvalidState(message("[keyring] Expected to keep the ", quorum,
                                  " approvers that a key asks for, received a removal of one of them. Register another "
@@ -422,12 +470,14 @@ void Keyring::accept_restored(const std::string& path, const KeyringAccess& acce
 }
 
 // A use under a limit is on disk before the key is used. Called with the mutex held.
-void Keyring::count_use(const std::string& key_id) const {
+void Keyring::count_use(const std::string& dataset) const {
   LockedKeyring locked = lock_keyring(path(), state_->protection());
   state_->install(std::move(locked.contents));
+  const std::string key_id = sealing_key(dataset).id;  // which may be another by now
   KeyringModel model = state_->contents->model;
   KeyRecord* key = model.find(key_id);
-  if (key == nullptr || key->uses >= key->usage_limit) {
+  if (key->usage_limit == 0) return;
+  if (key->uses >= key->usage_limit) {
     throw KeyError(
         "[keyring] Expected a key with uses left, received one that reached its limit. Run `hushgrad keys rotate`.");
   }
@@ -439,13 +489,14 @@ void Keyring::count_use(const std::string& key_id) const {
 }
 
 // Called with the mutex held.
-void Keyring::log_use(const std::string& key_id) const {
+void Keyring::log_use(const WrappedKey& wrapped) const {
   LockedKeyring locked = lock_keyring(path(), state_->protection());
   state_->install(std::move(locked.contents));
+  opening_key(wrapped);  // it may have been shredded meanwhile
   const KeyringModel& model = state_->contents->model;
   KeyLog log = KeyLog::read(log_path(), PublicKey::from_pem(model.log_key_pem));
   log.check_holds(model.log_sequence, model.log_hash);
-  publish(model, log, {.action = "open-under-break-glass", .details = {{"key", key_id}}}, false);
+  publish(model, log, {.action = "open-under-break-glass", .details = {{"key", wrapped.key_id}}}, state_->now(), false);
 }
 
 }  // namespace hushgrad

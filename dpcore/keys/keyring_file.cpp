@@ -114,9 +114,7 @@ void overwrite(int descriptor, const std::string& path) {
   struct stat status;
   if (::fstat(descriptor, &status) != 0) throw IoError(message("[keyring] Cannot examine the old file of ", path, "."));
   const std::vector<std::byte> zeros(static_cast<std::size_t>(status.st_size));
-  const bool done = ::pwrite(descriptor, zeros.data(), zeros.size(), 0) == static_cast<ssize_t>(zeros.size()) &&
-                    ::fsync(descriptor) == 0;
-  if (done) return;
+  if (write_at(descriptor, 0, zeros) && ::fsync(descriptor) == 0) return;
   throw IoError(message("[keyring] Expected to overwrite the old file of ", path, ", received: ", std::strerror(errno),
                         ". The new keyring stands; the old bytes may still be on the medium."));
 }

@@ -96,8 +96,9 @@ KeyInfo Pkcs11::key(const std::string& key_id) const {
 }
 
 KeyInfo Pkcs11::active(const std::string& dataset) const {
-  for (KeyInfo& key : list()) {
-    if (key.dataset == dataset && key.state == kActive) return key;
+  std::vector<KeyInfo> keys = list();
+  for (auto key = keys.rbegin(); key != keys.rend(); ++key) {
+    if (key->dataset == dataset && key->state == kActive) return *key;
   }
   throw KeyError(message("[pkcs11] Expected an active key of dataset ", dataset, " on ", name(),
                          ", received none. Create one, or resume it."));
@@ -144,15 +145,21 @@ void Pkcs11::set_state(const KeyInfo& key, const std::string& state) {
 void Pkcs11::create_key(const std::string& dataset, const std::string& tenant) {
   check_dataset_name(dataset);
   check_tenant_name(tenant);
-  if (has_key(dataset)) return;
+  if (!has_key(dataset)) make_key(dataset, tenant);
+}
+
+void Pkcs11::make_key(const std::string& dataset, const std::string& tenant) {
   const KeyInfo key{random_id(), dataset, utc_text(utc_now()), kActive, tenant, ""};
   state_->client.ask({"generate", raw(key.id), label_of(key)});
 }
 
 void Pkcs11::rotate_key(const std::string& dataset) {
-  const KeyInfo old = active(dataset);
-  set_state(old, kDeactivated);
-  create_key(dataset, old.tenant);
+  const std::vector<KeyInfo> keys = list();
+  make_key(dataset, active(dataset).tenant);
+  // In this order: stopped in between, the dataset has two active keys of which the newer one seals, and never none.
+  for (const KeyInfo& key : keys) {
+    if (key.dataset == dataset && key.state == kActive) set_state(key, kDeactivated);
+  }
 }
 
 void Pkcs11::suspend(const std::string& dataset) {

@@ -36,7 +36,7 @@ class Pkcs11 final : public KeyProvider {
 
   /// Adds a key for `dataset`; does nothing when it has an active one.
   void create_key(const std::string& dataset, const std::string& tenant = "default");
-  /// Deactivates the active key and adds a new one. KeyError when there is none.
+  /// Adds a new key and deactivates those that were active. KeyError when there is none.
   void rotate_key(const std::string& dataset);
   /// Every key of `dataset` neither seals nor opens.
   void suspend(const std::string& dataset);
@@ -50,6 +50,7 @@ class Pkcs11 final : public KeyProvider {
  private:
   struct State;
   KeyInfo active(const std::string& dataset) const;
+  void make_key(const std::string& dataset, const std::string& tenant);
   void set_state(const KeyInfo& key, const std::string& state);
 
   std::unique_ptr<State> state_;

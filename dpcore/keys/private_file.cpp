@@ -38,8 +38,13 @@ Descriptor open_private_file(const std::string& path, const char* what, std::siz
     throw KeyError(message("[", what, "] Expected a readable ", what, " at ", path, ", received: ", std::strerror(errno),
                            ". Give the path of the file itself, not of a link."));
   }
+  check_private_file(file.get(), path, what, max_bytes);
+  return file;
+}
+
+void check_private_file(int descriptor, const std::string& path, const char* what, std::size_t max_bytes) {
   struct stat status;
-  if (::fstat(file.get(), &status) != 0) throw IoError(message("[", what, "] Cannot examine ", path, "."));
+  if (::fstat(descriptor, &status) != 0) throw IoError(message("[", what, "] Cannot examine ", path, "."));
   if (!S_ISREG(status.st_mode) || status.st_uid != ::geteuid() || (status.st_mode & 077) != 0) {
     throw KeyError(message("[", what, "] Expected ", path,
                            " to be a regular file of the current user with mode 0600, received another owner, kind or "
@@ -49,7 +54,6 @@ Descriptor open_private_file(const std::string& path, const char* what, std::siz
     throw KeyError(message("[", what, "] Expected ", path, " to hold at most ", max_bytes, " bytes, received ",
                            status.st_size, "."));
   }
-  return file;
 }
 
 SecretBytes read_secret(int descriptor, const std::string& path) {

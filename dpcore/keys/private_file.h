@@ -15,6 +15,9 @@ namespace hushgrad {
 /// Errors: KeyError (missing or refused), InvalidArgument (NUL in the path), IoError.
 Descriptor open_private_file(const std::string& path, const char* what, std::size_t max_bytes);
 
+/// The same demands on a file that is open already.
+void check_private_file(int descriptor, const std::string& path, const char* what, std::size_t max_bytes);
+
 /// The bytes of an open file, all of them. KeyError when it changes its length meanwhile, IoError.
 SecretBytes read_secret(int descriptor, const std::string& path);
 

@@ -1,6 +1,7 @@
 #include "dpcore/keys/state_folder.h"
 
-#include <unistd.h>
+#include <fcntl.h>
+#include <sys/file.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -60,10 +61,18 @@ std::optional<SeenKeyring> seen_keyring(const std::string& keyring_id) {
   return seen;
 }
 
-void remember_keyring(const std::string& keyring_id, const SeenKeyring& seen) {
+void remember_keyring(const std::string& keyring_id, const SeenKeyring& news) {
   const std::string path = path_of(keyring_id);
   if (path.empty()) return;
-  const std::string sibling = path + "." + std::to_string(getpid());
+  // One writer at a time: what another has seen meanwhile is not forgotten.
+  const Descriptor folder(::open(fs::path(path).parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (folder.get() < 0 || ::flock(folder.get(), LOCK_EX) != 0) return;
+  SeenKeyring seen = news;
+  if (const auto known = seen_keyring(keyring_id)) {
+    if (known->generation > news.generation) seen = *known;
+    seen.time = std::max(known->time, news.time);
+  }
+  const std::string sibling = path + ".new";
   std::ofstream(sibling) << seen.generation << ' ' << seen.time << ' ' << seen.log_sequence << ' ' << seen.log_hash
                          << '\n';
   std::error_code error;

@@ -24,7 +24,7 @@ struct SeenKeyring {
 };
 
 /// One small file a keyring, `keyrings/<id>` in the state folder. A help, not a promise: where nothing can be written
-/// nothing is remembered, and it is not synced. Never throws.
+/// nothing is remembered, and it is not synced. What is remembered never gets older, whoever writes at once. Never throws.
 std::optional<SeenKeyring> seen_keyring(const std::string& keyring_id);
 void remember_keyring(const std::string& keyring_id, const SeenKeyring& seen);
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
 import hushgrad._core as _core
-from hushgrad.errors import InvalidArgument, IoError
+from hushgrad.errors import InvalidArgument
+from hushgrad.new_file import write_new
 from hushgrad.regular_file import read_text
 from hushgrad.signing import PublicKey, SigningKey
 
@@ -25,16 +26,6 @@ _PathLike = str | os.PathLike[str]
 def _read(path: _PathLike, what: str) -> str:
     # Far more than one can hold.
     return read_text(path, what, most=2**20)
-
-
-def _write(path: _PathLike, text: str, what: str) -> None:
-    try:
-        with open(path, "x", encoding="utf-8") as file:
-            file.write(text + "\n")
-    except OSError as error:
-        raise IoError(
-            f"[{what}] Expected to write {os.fspath(path)}, where nothing may stand yet, received: {error.strerror}."
-        ) from error
 
 
 def _time(text: str) -> datetime:
@@ -99,7 +90,7 @@ class Operation:
 
     def save(self, path: _PathLike) -> None:
         """Write a request file, where nothing stands yet. ``IoError``."""
-        _write(path, self.text, "request")
+        write_new(path, self.text + "\n", "request")
 
     def check_scope(self, action: str, scope: Mapping[str, str], requester: PublicKey | SigningKey | str) -> None:
         """Raise ``Denied`` (altered) unless this asks for exactly ``action`` on ``scope`` by ``requester``."""
@@ -132,7 +123,7 @@ class Approval:
 
     def save(self, path: _PathLike) -> None:
         """Write an approval file, where nothing stands yet. ``IoError``."""
-        _write(path, self.text, "approval")
+        write_new(path, self.text + "\n", "approval")
 
 
 def text_of(paper: Operation | Approval | _PathLike) -> str:

@@ -6,8 +6,10 @@ under LD_PRELOAD=libhushgrad_faults.so; prints one JSON document.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
+import io
 import json
 import os
 import shutil
@@ -17,8 +19,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hushgrad import _core, sealed
-from hushgrad.errors import HushgradError, IoError
-from hushgrad.keys import Keyring
+from hushgrad.approval import Approval, Operation, check
+from hushgrad.cli import keys as cli_keys
+from hushgrad.cli import keys_change, keys_rewrap, keys_shred
+from hushgrad.errors import HushgradError, IoError, KeyError
+from hushgrad.keys import Keyring, verify_certificate
+from hushgrad.signing import SigningKey
 
 NONE, KILL_BEFORE, KILL_AFTER, FAIL, SHORT = range(5)
 ERRORS = [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EINTR]
@@ -125,7 +131,140 @@ class OpenFolder(Save):
         return sorted((str(p.relative_to(out)), p.read_bytes()) for p in out.rglob("*") if p.is_file())
 
 
-OPERATIONS: dict[str, type[Save]] = {"save": Save, "replace": Replace, "rewrap": Rewrap, "rotate": Rotate, "open": OpenFolder}
+class Create(Save):
+    """A new keyring, with the log beside it."""
+
+    old = "none"
+    new = "empty"
+
+    def prepare(self, folder: Path) -> None:
+        return
+
+    def act(self, folder: Path) -> None:
+        Keyring.create(folder / "keys")
+
+    def state(self, folder: Path) -> object:
+        if not (folder / "keys").exists():
+            return "none"
+        keyring = Keyring(folder / "keys")
+        assert [entry.action for entry in keyring.verify()] == ["init"] and keyring.list() == []
+        return "empty"
+
+
+class Shred(Save):
+    """A dataset's key is destroyed: the file opens and nothing says otherwise, or it never opens and a certificate says so."""
+
+    old = "opens"
+    new = "destroyed and certified"
+
+    def prepare(self, folder: Path) -> None:
+        super().prepare(folder)
+        seal(folder / "a", 1, overwrite=False)
+
+    def act(self, folder: Path) -> None:
+        text = Keyring(folder / "keys").shred(dataset="icu", reason="retention ended", files=["a"])
+        self.check_certificate(folder, text)
+
+    def state(self, folder: Path) -> object:
+        keyring = Keyring(folder / "keys")
+        keyring.verify()
+        if keyring.list()[0].state != "destroyed":
+            assert contents(folder / "a") == 1
+            try:
+                keyring.certificate(dataset="icu")
+            except KeyError:
+                return "opens"
+            raise AssertionError("a certificate of a key that lives")
+        try:
+            contents(folder / "a")
+            raise AssertionError("a destroyed key opens")
+        except KeyError:
+            self.check_certificate(folder, keyring.certificate(dataset="icu"))
+        return "destroyed and certified"
+
+    def check_certificate(self, folder: Path, text: str) -> None:
+        keyring = Keyring(folder / "keys")
+        assert verify_certificate(text, keyring.public_key)
+        facts = json.loads(text)
+        assert [key["id"] for key in facts["keys"]] == [key.id for key in keyring.list()]
+        assert facts["files"] == ["a"] and facts["generation"] == keyring.generation
+        assert facts["keys"][0]["state"] == "active" and facts["reason"] == "retention ended"
+
+
+class ShredByCommand(Shred):
+    """The same on the command line: a certificate that stands is whole."""
+
+    def act(self, folder: Path) -> None:
+        os.chdir(folder)
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            keys_shred.shred("retention ended", folder / "cert", dataset="icu", files=[Path("a")], keyring=folder / "keys", yes=True)
+        assert (folder / "cert").exists()
+
+    def state(self, folder: Path) -> object:
+        state = super().state(folder)
+        if (folder / "cert").exists():
+            assert state == self.new
+            self.check_certificate(folder, (folder / "cert").read_text())
+        return state
+
+
+class RotateByCommand(Rotate):
+    """`hushgrad keys rotate`."""
+
+    def act(self, folder: Path) -> None:
+        with contextlib.redirect_stdout(io.StringIO()):
+            cli_keys.rotate("icu", reason="yearly", keyring=folder / "keys")
+
+
+class RewrapByCommand(Rewrap):
+    """`hushgrad keys rewrap`: what fails is counted as failed, by its exit code."""
+
+    def act(self, folder: Path) -> None:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            try:
+                keys_rewrap.rewrap([folder / "a"], keyring=folder / "keys")
+            except keys_rewrap.typer.Exit as exit:
+                raise IoError("a file was not re-wrapped") from exit
+
+
+class ApproveByCommand(Save):
+    """`hushgrad keys approve`: a whole approval, or none."""
+
+    old = "none"
+    new = "approved"
+
+    def prepare(self, folder: Path) -> None:
+        ada, cleo = SigningKey.generate(), SigningKey.generate()
+        ada.save(folder / "ada")
+        Keyring.create(folder / "keys", identity=cleo)
+        Keyring(folder / "keys", identity=cleo).request("shred", dataset="icu", reason="retention ended").save(folder / "request")
+
+    def act(self, folder: Path) -> None:
+        with contextlib.redirect_stdout(io.StringIO()):
+            keys_change.give_approval(folder / "request", folder / "ada", folder / "approval", yes=True)
+
+    def state(self, folder: Path) -> object:
+        if not (folder / "approval").exists():
+            return "none"
+        approval = Approval.load(folder / "approval")
+        assert approval.approver == SigningKey.load(folder / "ada").id
+        check(Operation.load(folder / "request"), [approval], approvers=[SigningKey.load(folder / "ada").public_key], quorum=1)
+        return "approved"
+
+
+OPERATIONS: dict[str, type[Save]] = {
+    "save": Save,
+    "replace": Replace,
+    "rewrap": Rewrap,
+    "rotate": Rotate,
+    "open": OpenFolder,
+    "create": Create,
+    "shred": Shred,
+    "shred-command": ShredByCommand,
+    "rotate-command": RotateByCommand,
+    "rewrap-command": RewrapByCommand,
+    "approve-command": ApproveByCommand,
+}
 
 
 def in_child(work: Callable[[], int]) -> int:
@@ -188,13 +327,13 @@ def main() -> None:
                 wrong.append(f"{what}: ended with {status}")
             retried = action == SHORT or (error == errno.EINTR and "write" in names[call])
 
-            def check() -> int:
+            def verdict_of() -> int:
                 state = operation.state(folder)
                 if hasattr(operation, "repair"):
                     operation.repair(folder)
                     state = operation.state(folder)
                 left = [n for n in os.listdir(folder) if n.endswith(".hgtmp")]
-                if not killed and left:
+                if not killed and left and "unlink" not in names[call]:
                     return 3
                 if retried and (status != 0 or state != operation.new):
                     return 4
@@ -202,7 +341,7 @@ def main() -> None:
                     return 5
                 return 0 if state in (operation.old, operation.new) else 6
 
-            verdict = in_child(check)
+            verdict = in_child(verdict_of)
             if verdict != 0:
                 wrong.append(f"{what}: {({3: 'a temporary file is left', 4: 'not finished though it could', 5: 'success without the new state', 6: 'neither old nor new'}).get(verdict, verdict)}")
             points += 1

@@ -92,6 +92,7 @@ int renameat2(int f, const char *a, int g, const char *b, unsigned flags) {
 int unlink(const char *path) { INTERCEPT("unlink", below(path), syscall(SYS_unlink, path)); }
 int unlinkat(int f, const char *path, int flags) { INTERCEPT("unlinkat", at_below(f, path), syscall(SYS_unlinkat, f, path, flags)); }
 int mkdirat(int f, const char *path, mode_t mode) { INTERCEPT("mkdirat", at_below(f, path), syscall(SYS_mkdirat, f, path, mode)); }
+int link(const char *a, const char *b) { INTERCEPT("link", below(b), syscall(SYS_link, a, b)); }
 int linkat(int f, const char *a, int g, const char *b, int flags) { INTERCEPT("linkat", at_below(g, b), syscall(SYS_linkat, f, a, g, b, flags)); }
 
 static int open_at(int f, const char *path, int flags, mode_t mode) {

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Puts one fault at a time into a copy of the core, builds it, and runs the tests of sealed files: each fault must be caught.
+# Puts one fault at a time into a copy of the core, builds it, and runs the tests of sealed files or keys: each fault must be caught.
 # usage: tests/faults/seeded_faults.sh [FOLDER [TESTS]]     prints one line a fault; exit 1 when one is not caught
 # TESTS: the dpcore_tests of an up-to-date build tree; without it they are built here, which takes minutes.
 set -euo pipefail
@@ -13,7 +13,10 @@ ninja -C "$build" hushgrad_dpcore $([[ $# -gt 1 ]] || echo dpcore_tests) > "$wor
 export LD_LIBRARY_PATH="$(dirname "$(find "$build" -name 'libhushgrad_dpcore.so*' | head -1)")"
 run() { timeout 300 "$tests" --gtest_fail_fast --gtest_filter="$1" > "$work/test.log" 2>&1; }
 sealed='Container*:Sealed*:Manifest*:Rewrap*:TensorIndex*:Archive*:Golden*:Floe.*:Gcm*:DurableFile*:-*ForksShare*:*EverySegment*:*OfHeaderAndTrailer*'  # no slow ones
-run "$sealed" || { echo "the tests fail without a fault, see $work/test.log"; exit 2; }
+keys='Keyring*:DualControl*:Approval*:Pkcs11Test*:Signing*:-*MalformedLines*:*FlippedBitsAndCuts*'
+for filter in "$sealed" "$keys"; do
+  run "$filter" || { echo "the tests fail without a fault, see $work/test.log"; exit 2; }
+done
 missed=0
 # fault <name> <file> <sed expression> [<tests>]
 fault() {
@@ -51,4 +54,20 @@ fault "what was pinned may be swapped" dpcore/sealed/container.cpp 's/if \(!seal
 fault "an epsilon may nest without end" dpcore/sealed/sealed_core.cpp 's/return depth < kDeepestEpsilon \&\&/return depth >= 0 \&\&/'
 fault "a re-wrap passes the last generation" dpcore/sealed/rewrap.cpp 's/if \(old\.generation == KeySlot::kMaxGeneration\)/if (false)/'
 fault "a hostile keyring says what Argon2id costs" dpcore/keys/keyring_model.cpp 's/ \&\& Argon2Cost\{.*\}\.acceptable\(\)//' 'PassphraseKeyring*'
+fault "an older keyring is as good as the newest" dpcore/keys/keyring.cpp 's/model\.generation < seen->generation \|\|/false \&\&/' "$keys"
+fault "what was seen may get older" dpcore/keys/state_folder.cpp 's/if \(known->generation > news\.generation\) seen = \*known;//' "$keys"
+fault "a revoked key opens" dpcore/keys/keyring_model.cpp 's/if \(state == kActive \|\| state == kDeactivated\) return true;/if (state != kSuspended) return true;/' "$keys"
+fault "uses are not counted" dpcore/keys/keyring_change.cpp 's/^  key->uses \+= 1;$//' "$keys"
+fault "one approval too few is enough" dpcore/keys/approval.cpp 's/approvers\.size\(\) < static_cast/approvers.size() + 1 < static_cast/' "$keys"
+fault "an approval serves twice" dpcore/keys/approval.cpp 's/rules\.used_nonces\.contains\(operation\.nonce\)/false/' "$keys"
+fault "people approve what they ask for" dpcore/keys/approval.cpp 's/approval\.approver == operation\.requester/false/' "$keys"
+fault "an approval is for any operation" dpcore/keys/approval.cpp 's/approval\.operation != digest\(text\)/false/' "$keys"
+fault "the last custodian can be removed" dpcore/keys/keyring_change.cpp 's/found->role == "custodian" \&\& /false \&\& /' "$keys"
+fault "signatures of the key log are not looked at" dpcore/keys/key_log.cpp 's/if \(!signer\.verify\(.*\)\) refuse\(path, sequence, "a signature of the keyring"\);//' "$keys"
+fault "the fsync of the key log is left out" dpcore/keys/key_log.cpp 's/if \(::fsync\(file\.get\(\)\) != 0\) io_error\(path_, "fsync"\);//' "$keys"
+fault "the key is changed before the log" dpcore/keys/keyring_change.cpp 's/^  log\.append\(std::move\(entry\), open_log_key\(model, root\)\);$/  replace_keyring(path(), keyring_text(model, root, state_->protection()).bytes(), erase); log.append(std::move(entry), open_log_key(model, root));/' "$keys"
+fault "shredding leaves the old bytes" dpcore/keys/keyring_file.cpp 's/if \(old\.get\(\) >= 0\) overwrite\(old\.get\(\), path\);//' "$keys"
+fault "a certificate tells of what was only announced" dpcore/keys/keyring_change.cpp 's/key == nullptr \|\| key->state != kDestroyed \|\|/key == nullptr \|\| false \&\&/' "$keys"
+fault "a refused PIN is tried again" dpcore/keys/pkcs11_client.cpp 's/if \(answer\[0\] == "pin"\) refused_ = true;//' "$keys"
+fault "a hung token is waited for" dpcore/keys/pkcs11_client.cpp 's/Clock::now\(\) \+ std::chrono::seconds\(seconds_\)/Clock::now() + std::chrono::seconds(40)/' "$keys"
 exit "$missed"

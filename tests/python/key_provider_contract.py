@@ -6,6 +6,7 @@ provider with active keys of the datasets "a" and "b", and `suspend(dataset)` an
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,34 @@ def wrap(provider: Any, dataset: str = "a", data_key: bytes = DATA_KEY) -> tuple
 
 def unwraps(provider: Any, wrapped: tuple[str, bytes, int], data_key: bytes = DATA_KEY) -> bool:
     return _core.unwraps_to_for_testing(core(provider), *wrapped, data_key)
+
+
+class Bystander:
+    """A process that holds a provider open and tries, each time it is asked, to unwrap what it wrapped at the beginning."""
+
+    def __init__(self, place: Any) -> None:
+        (read, self._ask), (self._answer, write) = os.pipe(), os.pipe()
+        self._child = os.fork()
+        if self._child != 0:
+            return
+        try:
+            provider = place.open()
+            wrapped = wrap(provider)
+            while os.read(read, 1) == b"?":
+                try:
+                    os.write(write, b"opens\n" if unwraps(provider, wrapped) else b"wrong\n")
+                except Exception as error:  # noqa: BLE001 - told to the test
+                    os.write(write, type(error).__name__.encode() + b"\n")
+        finally:
+            os._exit(0)
+
+    def ask(self) -> str:
+        os.write(self._ask, b"?")
+        return os.read(self._answer, 100).decode().strip()
+
+    def end(self) -> None:
+        os.write(self._ask, b".")
+        os.waitpid(self._child, 0)
 
 
 class KeyProviderContract:
@@ -71,6 +100,14 @@ class KeyProviderContract:
         place.destroy("b")
         with pytest.raises(KeyError):
             unwraps(provider, b)
+
+    def test_revocation_reaches_a_process_that_runs(self, place: Any) -> None:
+        """At its next use of a key: another process has the provider open, and has used it."""
+        child = Bystander(place)
+        assert child.ask() == "opens"
+        place.suspend("a")
+        assert child.ask() == "KeyError"
+        child.end()
 
     def test_seals_and_opens_files(self, place: Any, tmp_path: Path) -> None:
         path = str(tmp_path / "sealed")

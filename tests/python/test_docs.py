@@ -2,10 +2,15 @@
 
 import contextlib
 import io
+import json
 import re
 from pathlib import Path
 
 import pytest
+
+import hushgrad.errors
+from hushgrad.keys import verify_certificate
+from hushgrad.signing import PublicKey
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -58,6 +63,33 @@ def test_guarantees_name_code_and_tests_that_exist(guarantee: str, kept_in: str,
     for source in re.findall(r"`([^`]+)`", kept_in):
         assert (ROOT / source).is_file(), source
     check_named_tests(tested_by)
+
+
+def attack_rows() -> list[list[str]]:
+    rows = [line.strip("| ").split(" | ") for line in (ROOT / "docs/security/attacks.md").read_text().splitlines() if line.startswith("| ")]
+    return [row for row in rows if row[0].isdigit()]
+
+
+def test_every_attack_has_tests_that_exist_and_an_error_of_the_taxonomy() -> None:
+    sources = "".join(path.read_text() for path in (ROOT / "tests").rglob("*") if path.suffix in (".cpp", ".h", ".py"))
+    rows = attack_rows()
+    assert [int(row[0]) for row in rows] == list(range(1, 32))
+    for number, _, tested_by, error, verdict in rows:
+        named = re.findall(r"`([^`]+)`", tested_by)
+        assert named and verdict, number
+        for name in named:
+            suite, _, case = name.partition(".")
+            assert re.search(rf"TEST(_F|_P)?\({suite},\s*{case}\)" if case else rf"def {name}\(", sources), name
+        errors = re.findall(r"`([^`]+)`", error)
+        assert errors or error == "none", number
+        assert all(issubclass(getattr(hushgrad.errors, name), hushgrad.errors.HushgradError) for name in errors), error
+
+
+def test_the_certificate_that_is_shown_is_one() -> None:
+    (text,) = re.findall(r"```json\n(\{\n.*?certificate of destruction.*?)```", (ROOT / "docs/keys.md").read_text(), flags=re.DOTALL)
+    signer = PublicKey.from_pem(json.loads(text)["public_key"])
+    assert verify_certificate(text, signer)
+    assert not verify_certificate(text.replace("trial-4", "trial-5"), signer)
 
 
 def test_readme_code_prints_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

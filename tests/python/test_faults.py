@@ -1,5 +1,6 @@
-"""Every system call of save, replace, re-wrap, rotate and open: killed before and after it, failing, short. After each the
-old or the new complete state stands, nothing else, and no file is lost. tests/faults/ holds the library and the driver."""
+"""Every system call of save, replace, re-wrap, rotate, shred, open and of the commands that change keys: killed before and after it,
+failing, short. After each the old or the new complete state stands, nothing else, and no file is lost; a key that is gone has its
+certificate. tests/faults/ holds the library and the driver."""
 
 from __future__ import annotations
 
@@ -44,6 +45,12 @@ def every_call(library: Path, operation: str, folder: Path) -> dict[str, Any]:
         ("rewrap", ["pwrite", "fsync"]),
         ("rotate", ["pwrite", "fsync", "renameat"]),
         ("open", ["mkdirat", "openat", "pwrite", "fsync", "renameat2"]),
+        ("create", ["openat", "pwrite", "fsync", "renameat2"]),
+        ("shred", ["ftruncate", "pwrite", "fsync", "renameat"]),
+        ("shred-command", ["pwrite", "fsync", "renameat", "write", "link", "unlink"]),
+        ("rotate-command", ["pwrite", "fsync", "renameat"]),
+        ("rewrap-command", ["pwrite", "fsync"]),
+        ("approve-command", ["write", "fsync", "link", "unlink"]),
     ],
 )
 def test_old_or_new_complete_state_whatever_call_goes_wrong(library: Path, operation: str, expected: list[str], tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""Every provider under the one contract: keyring, protected keyring, PKCS#11 on SoftHSM, AWS KMS on moto's local server."""
+"""Every provider under the one contract: keyring, protected keyring, PKCS#11 on SoftHSM, AWS KMS on moto's local server, and a keyring
+together with either."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ import pytest
 from key_provider_contract import DATA_KEY, KeyProviderContract, unwraps, wrap
 
 from hushgrad.errors import InvalidArgument, KeyError
-from hushgrad.keys import Keyring, Pkcs11
+from hushgrad.keys import JointProvider, Key, KeyProvider, Keyring, Pkcs11
 
 
 class KeyringPlace:
@@ -81,6 +82,29 @@ def softhsm(tmp_path: Path) -> SoftHsmPlace:
     return SoftHsmPlace(tmp_path, module)
 
 
+class JointPlace:
+    """A keyring and another place together; the other suspends, the keyring destroys."""
+
+    def __init__(self, folder: Path, other: Any) -> None:
+        self.other = other
+        self.keyring = KeyringPlace(folder / "joint", None)
+
+    def open(self) -> JointProvider:
+        return JointProvider(self.keyring.open(), self.other.open())
+
+    def suspend(self, dataset: str) -> None:
+        self.other.suspend(dataset)
+
+    def destroy(self, dataset: str) -> None:
+        self.keyring.destroy(dataset)
+
+
+class TestKeyringWithPkcs11(KeyProviderContract):
+    @pytest.fixture
+    def place(self, softhsm: SoftHsmPlace, tmp_path: Path) -> JointPlace:
+        return JointPlace(tmp_path, softhsm)
+
+
 class TestPkcs11(KeyProviderContract):
     @pytest.fixture
     def place(self, softhsm: SoftHsmPlace) -> SoftHsmPlace:
@@ -126,22 +150,26 @@ def test_tokens_on_the_command_line(softhsm: SoftHsmPlace) -> None:
 
 @pytest.fixture(scope="module")
 def kms() -> Iterator[Any]:
-    boto3 = pytest.importorskip("boto3", reason="SKIPPED: boto3 is not installed")
+    pytest.importorskip("boto3", reason="SKIPPED: boto3 is not installed")
     server_module = pytest.importorskip("moto.server", reason="SKIPPED: moto is not installed")
     server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    yield boto3.client(
-        "kms",
-        endpoint_url=f"http://{host}:{port}",
-        region_name="eu-central-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-    )
+    yield new_client(f"http://{host}:{port}")
     server.stop()
 
 
+def new_client(endpoint: str, **options: Any) -> Any:
+    import boto3
+
+    # A session of its own: the default one is shared by threads, and by forked processes.
+    session = boto3.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name="eu-central-1")
+    return session.client("kms", endpoint_url=endpoint, **options)
+
+
 class KmsPlace:
+    """The client is made anew for each provider: a forked process must not share connections."""
+
     def __init__(self, client: Any) -> None:
         self.client = client
         self.arns = {name: client.create_key()["KeyMetadata"]["Arn"] for name in ("a", "b")}
@@ -149,13 +177,47 @@ class KmsPlace:
     def open(self) -> Any:
         from hushgrad.aws_kms import AwsKms
 
-        return AwsKms(self.arns, client=self.client)
+        return AwsKms(self.arns, client=new_client(self.client.meta.endpoint_url))
 
     def suspend(self, dataset: str) -> None:
         self.client.disable_key(KeyId=self.arns[dataset].rpartition("/")[2])
 
     def destroy(self, dataset: str) -> None:
         self.client.schedule_key_deletion(KeyId=self.arns[dataset].rpartition("/")[2], PendingWindowInDays=7)
+
+
+class TestKeyringWithAwsKms(KeyProviderContract):
+    @pytest.fixture
+    def place(self, kms: Any, tmp_path: Path) -> JointPlace:
+        return JointPlace(tmp_path, KmsPlace(kms))
+
+    def test_the_service_sees_no_key_of_a_file(self, place: JointPlace) -> None:
+        seen = []
+        provider = place.open()
+        service = place.other.open()
+
+        class Watched(KeyProvider):
+            def name(self) -> str:
+                return "watched"
+
+            def wrap(self, dataset: str, data_key: bytes) -> tuple[str, bytes, int]:
+                seen.append(data_key)
+                return service.wrap(dataset, data_key)  # type: ignore[no-any-return]
+
+            def unwrap(self, key_id: str, wrapped: bytes, generation: int) -> bytes:
+                seen.append(service.unwrap(key_id, wrapped, generation))
+                return seen[-1]  # type: ignore[no-any-return]
+
+            def key(self, key_id: str) -> Key:
+                return service.key(key_id)  # type: ignore[no-any-return]
+
+            def keys(self) -> list[Key]:
+                return service.keys()  # type: ignore[no-any-return]
+
+        watched = JointProvider(place.keyring.open(), Watched())
+        wrapped = wrap(watched)
+        assert unwraps(watched, wrapped) and unwraps(provider, wrapped)
+        assert len(seen) == 2 and seen[0] == seen[1] != DATA_KEY
 
 
 class TestAwsKms(KeyProviderContract):
@@ -185,20 +247,13 @@ class TestAwsKms(KeyProviderContract):
             unwraps(AwsKms({"a": new}, client=kms), wrapped)
 
     def test_an_unreachable_service_fails_closed(self, kms: Any, tmp_path: Path) -> None:
-        import boto3
         from botocore.config import Config
 
         place = KmsPlace(kms)
         provider = place.open()
         wrapped = wrap(provider)
-        provider._client = boto3.client(
-            "kms",
-            endpoint_url="http://127.0.0.1:9",
-            region_name="eu-central-1",
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-            config=Config(connect_timeout=1, retries={"max_attempts": 0}),
-        )
+        settings = Config(connect_timeout=1, retries={"max_attempts": 0})
+        provider._client = new_client("http://127.0.0.1:9", config=settings)
         with pytest.raises(KeyError) as caught:
             unwraps(provider, wrapped)
         assert "EndpointConnectionError" in str(caught.value)

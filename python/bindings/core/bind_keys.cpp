@@ -9,6 +9,7 @@
 #include "core/python_key_provider.h"
 #include "dpcore/keys/certificate.h"
 #include "dpcore/keys/fips.h"
+#include "dpcore/keys/joint_provider.h"
 #include "dpcore/keys/kdf.h"
 #include "dpcore/keys/keyring.h"
 #include "dpcore/keys/pkcs11.h"
@@ -46,6 +47,18 @@ std::string log_text(const KeyLog& log) {
                        {"details", entry.details}});
   }
   return entries.dump();
+}
+
+// Without the GIL while the provider works: it may be another thread's turn in Python, or call Python itself.
+py::list rows_of(const KeyProvider& provider) {
+  std::vector<KeyInfo> keys;
+  {
+    const py::gil_scoped_release unlocked;
+    keys = provider.list();
+  }
+  py::list rows;
+  for (const KeyInfo& key : keys) rows.append(key_tuple(key));
+  return rows;
 }
 
 // What a sealed file does with a provider, for the contract tests of providers.
@@ -119,12 +132,7 @@ void bind_keys(py::module_& m) {
       .def("name", &Keyring::name)
       .def("generation", &Keyring::generation, Unlocked())
       .def("has_key", &Keyring::has_key, py::arg("dataset"), Unlocked())
-      .def("list",
-           [](const Keyring& self) {
-             py::list rows;
-             for (const KeyInfo& key : self.list()) rows.append(key_tuple(key));
-             return rows;
-           })
+      .def("list", [](const Keyring& self) { return rows_of(self); })
       .def("create_key",
            [](Keyring& self, const Text& dataset, const Text& tenant, std::int64_t activates, std::int64_t expires,
               std::uint64_t usage_limit, int quorum) {
@@ -148,6 +156,11 @@ void bind_keys(py::module_& m) {
            },
            py::arg("dataset"), py::arg("tenant"), py::arg("key_id"), py::arg("reason"), py::arg("files"),
            py::arg("operation"), py::arg("approvals"), Unlocked())
+      .def("certificate",
+           [](const Keyring& self, const Text& dataset, const Text& tenant, const Text& key_id) {
+             return self.certificate({dataset, tenant, key_id});
+           },
+           py::arg("dataset"), py::arg("tenant"), py::arg("key_id"), Unlocked())
       .def("break_glass",
            [](Keyring& self, const Text& dataset, const Text& tenant, const Text& key_id, const Text& reason, int minutes,
               const Operation& operation, const Approvals& approvals) {
@@ -179,6 +192,12 @@ void bind_keys(py::module_& m) {
       .def("describe", &Keyring::describe, Unlocked())
       .def("verify", [](const Keyring& self) { return log_text(self.verify()); }, Unlocked())
       .def_property_readonly("public_key", &Keyring::public_key);
+  py::class_<JointProvider, KeyProvider>(m, "JointProvider", "A keyring and another place; use hushgrad.keys.JointProvider instead.")
+      .def(py::init<const Keyring&, const KeyProvider&>(), py::arg("keyring"), py::arg("place"), py::keep_alive<1, 2>(),
+           py::keep_alive<1, 3>())
+      .def("name", &JointProvider::name)
+      .def("has_key", &JointProvider::has_key, py::arg("dataset"), Unlocked())
+      .def("list", [](const JointProvider& self) { return rows_of(self); });
   py::class_<Pkcs11, KeyProvider>(m, "Pkcs11", "A PKCS#11 token; use hushgrad.keys.Pkcs11 instead.")
       .def(py::init([](const Text& module, const Text& token, const Text& pin_file, int pin_descriptor, int seconds) {
              SecretBytes pin = pin_descriptor < 0 ? read_secret_line(pin_file, "PIN") : read_secret_line(pin_descriptor, "PIN");

@@ -7,12 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from hushgrad.cli import keys_change, keys_identity, keys_options, keys_rewrap, keys_token
+from hushgrad.cli import keys_change, keys_identity, keys_options, keys_rewrap, keys_shred, keys_token
 from hushgrad.cli.keys_options import DEFAULT, IdentityFile, KeyringPath, PassphraseFile, day, open_keyring
 from hushgrad.cli.output import Json, print_json, print_line, print_result, print_table, print_warning
-from hushgrad.errors import InvalidArgument
-from hushgrad.keys import Keyring, verify_certificate
-from hushgrad.signing import PublicKey
+from hushgrad.keys import Keyring
+from hushgrad.new_file import write_new
 
 group = typer.Typer(help="Make, change, approve and destroy the keys of datasets.")
 
@@ -22,6 +21,7 @@ def register(app: typer.Typer) -> None:
     keys_change.register(group)
     keys_identity.register(group)
     keys_rewrap.register(group)
+    keys_shred.register(group)
     keys_token.register(group)
     app.add_typer(group, name="keys")
 
@@ -175,25 +175,8 @@ def export_public(
     """Export the public key that verifies the key log and certificates of destruction."""
     key = open_keyring(keyring, passphrase_file).public_key
     if output is not None:
-        keys_change.write_new(output, key.pem)
+        write_new(output, key.pem, "keys")
     if json:
         print_json({"id": key.id, "algorithm": key.algorithm, "public_key": key.pem})
     else:
         print_line(f"wrote public key {key.id} to {output}" if output else key.pem.strip())
-
-
-@group.command()
-def certificate(
-    path: Annotated[Path, typer.Argument(help="A certificate of destruction.")],
-    public_key: Annotated[Path, typer.Option("--public-key", help="What `hushgrad keys export-public` wrote.")],
-    json: Json = False,
-) -> None:
-    """Check a certificate of destruction: whether it is unaltered, and of the keyring with this public key."""
-    signer = PublicKey.from_pem(keys_change.read_text(public_key))
-    text = keys_change.read_text(path)
-    if not verify_certificate(text, signer):
-        raise InvalidArgument(
-            f"[certificate] Expected a certificate signed by {signer.id}, received another or an altered one. "
-            "Do not rely on it."
-        )
-    print_result(json, {"valid": True, "signer": signer.id}, f"{path} is a certificate signed by {signer.id}, unaltered")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +9,6 @@ from typing import Annotated
 import typer
 
 from hushgrad.approval import Operation, approve
-from hushgrad.cli.files import read_small
 from hushgrad.cli.keys_options import (
     DEFAULT,
     ApprovalFiles,
@@ -26,49 +22,26 @@ from hushgrad.cli.keys_options import (
     TenantName,
     authorization,
     load_identity,
+    named,
     new_passphrase,
     open_keyring,
     opened,
+    read_text,
 )
 from hushgrad.cli.output import Json, print_json, print_line, print_result
-from hushgrad.errors import InvalidArgument, IoError
+from hushgrad.errors import InvalidArgument
 from hushgrad.keys import Keyring
 
-__all__ = ["read_text", "register", "write_new"]
+__all__ = ["register"]
 
 
 def register(group: typer.Typer) -> None:
     """Add the commands to `hushgrad keys`."""
-    for command in (suspend, resume, revoke, reinstate, shred, protect, request):
+    for command in (suspend, resume, revoke, reinstate, protect, request):
         group.command()(command)
     group.command("break-glass")(break_glass)
     group.command("accept-restored")(accept_restored)
     group.command("approve")(give_approval)
-
-
-def write_new(path: Path, text: str) -> None:
-    """Write a text where nothing stands yet."""
-    try:
-        with open(path, "x", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise IoError(
-            f"[keys] Expected to write {path}, where nothing may stand, received: {error.strerror}."
-        ) from error
-
-
-def read_text(path: Path) -> str:
-    """Read a text that people pass around."""
-    try:
-        return read_small(path)
-    except UnicodeDecodeError:
-        raise InvalidArgument(f"[keys] Expected text in {path}, received bytes. Check the path.") from None
-    except OSError as error:
-        raise IoError(f"[keys] Expected a readable file at {path}, received: {error.strerror}.") from error
-
-
-def _named(dataset: str, tenant: str, key: str) -> str:
-    return f"dataset {dataset!r}" if dataset else f"tenant {tenant!r}" if tenant else f"key {key}"
 
 
 def suspend(
@@ -84,7 +57,7 @@ def suspend(
     """Stop keys from sealing and opening, until they are resumed. Running processes follow at their next use of a key."""
     target = open_keyring(keyring, passphrase_file, identity)
     target.suspend(dataset=dataset, tenant=tenant, key_id=key, reason=reason)
-    _print_state(json, target, _named(dataset, tenant, key), "suspended")
+    _print_state(json, target, named(dataset, tenant, key), "suspended")
 
 
 def resume(
@@ -103,7 +76,7 @@ def resume(
     target = open_keyring(keyring, passphrase_file, identity)
     approved = authorization(request, approval)
     target.resume(dataset=dataset, tenant=tenant, key_id=key, reason=reason, **approved)
-    _print_state(json, target, _named(dataset, tenant, key), "resumed")
+    _print_state(json, target, named(dataset, tenant, key), "resumed")
 
 
 def revoke(
@@ -119,7 +92,7 @@ def revoke(
     """Mark keys as compromised: they neither seal nor open again. Running processes follow at their next use of a key."""
     target = open_keyring(keyring, passphrase_file, identity)
     target.revoke(dataset=dataset, tenant=tenant, key_id=key, reason=reason)
-    _print_state(json, target, _named(dataset, tenant, key), "revoked")
+    _print_state(json, target, named(dataset, tenant, key), "revoked")
 
 
 def reinstate(
@@ -138,75 +111,7 @@ def reinstate(
     target = open_keyring(keyring, passphrase_file, identity)
     approved = authorization(request, approval)
     target.reinstate(dataset=dataset, tenant=tenant, key_id=key, reason=reason, **approved)
-    _print_state(json, target, _named(dataset, tenant, key), "reinstated")
-
-
-def shred(
-    reason: Reason,
-    output: Annotated[Path, typer.Option("--output", help="Where to write the certificate of destruction.")],
-    dataset: DatasetName = "",
-    tenant: TenantName = "",
-    key: KeyId = "",
-    files: Annotated[
-        list[Path] | None,
-        typer.Option("--file", help="A file or folder sealed under these keys, to be listed in the certificate."),
-    ] = None,
-    request: RequestFile = None,
-    approval: ApprovalFiles = None,
-    keyring: KeyringPath = DEFAULT,
-    passphrase_file: PassphraseFile = None,
-    identity: IdentityFile = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask. What is sealed under the keys is lost for good.")] = False,
-    json: Json = False,
-) -> None:
-    """Destroy keys for good, and write a signed certificate. What was sealed under them can never be opened again."""
-    if output.exists():
-        raise IoError(f"[keys] Expected nothing at {output}, received something that exists. Choose another name.")
-    target = open_keyring(keyring, passphrase_file, identity)
-    named = _named(dataset, tenant, key)
-    if not yes and not typer.confirm(f"Destroy the keys of {named} for good?", err=True):
-        raise InvalidArgument("[keys] Expected a confirmation, received none. Nothing was destroyed.")
-    approved = authorization(request, approval)
-    names = [str(path) for path in _files(files or [])]
-    with _place_for(output) as certificate:
-        text = target.shred(dataset=dataset, tenant=tenant, key_id=key, reason=reason, files=names, **approved)
-        certificate(text + "\n")
-    facts = {"destroyed": named, "certificate": str(output), "files": len(names), "generation": target.generation}
-    print_result(json, facts, f"destroyed the keys of {named}; certificate in {output}")
-
-
-@contextmanager
-def _place_for(path: Path) -> Iterator[Callable[[str], None]]:
-    """The file is made before what it is to tell of happens: afterwards it is too late to find that it cannot be.
-
-    What nevertheless cannot be written is printed on standard error. If nothing happened, nothing is left.
-    """
-    write_new(path, "")
-    written = False
-
-    def write(text: str) -> None:
-        nonlocal written
-        written = True
-        try:
-            path.write_text(text, encoding="utf-8")
-        except OSError:
-            print(text, file=sys.stderr)
-            raise
-
-    try:
-        yield write
-    finally:
-        if not written:
-            path.unlink(missing_ok=True)
-
-
-def _files(paths: list[Path]) -> list[Path]:
-    found: list[Path] = []
-    for path in paths:
-        if not path.exists():
-            raise IoError(f"[keys] Expected a file or folder at {path}, received none. Nothing was destroyed.")
-        found += sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    return found
+    _print_state(json, target, named(dataset, tenant, key), "reinstated")
 
 
 def break_glass(
@@ -226,7 +131,7 @@ def break_glass(
     target = open_keyring(keyring, passphrase_file, identity)
     approved = authorization(request, approval)
     target.break_glass(dataset=dataset, tenant=tenant, key_id=key, reason=reason, minutes=minutes, **approved)
-    _print_state(json, target, _named(dataset, tenant, key), f"open for {minutes} minutes; rotate afterwards")
+    _print_state(json, target, named(dataset, tenant, key), f"open for {minutes} minutes; rotate afterwards")
 
 
 def accept_restored(

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from hushgrad.cli.keys_change import read_text, write_new
 from hushgrad.cli.keys_options import (
     DEFAULT,
     ApprovalFiles,
@@ -19,9 +18,11 @@ from hushgrad.cli.keys_options import (
     authorization,
     new_passphrase,
     open_keyring,
+    read_text,
 )
 from hushgrad.cli.output import Json, print_json, print_line, print_result, print_table
 from hushgrad.errors import InvalidArgument
+from hushgrad.new_file import write_new
 from hushgrad.signing import PublicKey, SigningKey
 
 group = typer.Typer(help="Make the signing key of a person; register people in a keyring.")
@@ -46,7 +47,7 @@ def new(
     key = SigningKey.generate("ed25519" if algorithm == "ed25519" else "ecdsa-p384-sha384")
     key.save(path, new_passphrase(passphrase_file, passphrase, str(path)))
     public = path.with_name(path.name + ".pub")
-    write_new(public, key.public_key.pem)
+    write_new(public, key.public_key.pem, "keys")
     facts = {"id": key.id, "path": str(path), "public_key": str(public), "algorithm": algorithm}
     print_result(json, facts, f"made identity {key.id} in {path}; give others {public}")
 

@@ -12,7 +12,8 @@ from typing import Annotated, TypedDict, TypeVar
 import typer
 
 from hushgrad.approval import Approval, Operation
-from hushgrad.errors import InvalidArgument, KeyError
+from hushgrad.cli.files import read_small
+from hushgrad.errors import InvalidArgument, IoError, KeyError
 from hushgrad.keys import Keyring, read_passphrase
 from hushgrad.signing import SigningKey
 
@@ -31,9 +32,11 @@ __all__ = [
     "authorization",
     "day",
     "load_identity",
+    "named",
     "new_passphrase",
     "open_keyring",
     "opened",
+    "read_text",
 ]
 
 DEFAULT = Path("hushgrad.keyring")
@@ -123,3 +126,18 @@ def day(text: str) -> datetime | None:
     except ValueError:
         raise InvalidArgument("[keys] Expected a date such as 2027-01-31, received another text.") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+
+
+def named(dataset: str, tenant: str, key: str) -> str:
+    """What a command is about, in words."""
+    return f"dataset {dataset!r}" if dataset else f"tenant {tenant!r}" if tenant else f"key {key}"
+
+
+def read_text(path: Path) -> str:
+    """Read a text that people pass around."""
+    try:
+        return read_small(path)
+    except UnicodeDecodeError:
+        raise InvalidArgument(f"[keys] Expected text in {path}, received bytes. Check the path.") from None
+    except OSError as error:
+        raise IoError(f"[keys] Expected a readable file at {path}, received: {error.strerror}.") from error

@@ -1,7 +1,10 @@
 // The life of keys: states, dates, limits, people, approvals, emergencies, destruction, restored copies.
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
+#include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -10,6 +13,7 @@
 #include "dpcore/keys/certificate.h"
 #include "dpcore/keys/kdf.h"
 #include "dpcore/keys/keyring.h"
+#include "dpcore/keys/new_keyring.h"
 #include "dpcore/keys/seal_testing.h"
 #include "dpcore/keys/state_folder.h"
 #include "dpcore/keys/utc_time.h"
@@ -245,6 +249,126 @@ TEST_F(KeyringLife, ShreddingLeavesNoKeyInTheFileOrItsOldBytes) {
   EXPECT_FALSE(verify_certificate(altered, keyring.public_key()));
   EXPECT_FALSE(verify_certificate(text, SigningKey::generate().public_key()));
   EXPECT_FALSE(verify_certificate("{}", keyring.public_key()));
+
+  // The certificate can be had again: another signature, the same words.
+  const std::string again = Keyring::open(folder / "k").certificate({.dataset = "icu"});
+  EXPECT_TRUE(verify_certificate(again, keyring.public_key()));
+  auto same = nlohmann::json::parse(again);
+  same["signature"] = certificate["signature"];
+  EXPECT_EQ(same, certificate);
+  EXPECT_THROW(keyring.certificate({.dataset = "other"}), KeyError);
+  EXPECT_THROW(keyring.certificate({.tenant = "default"}), KeyError);  // nobody shredded the tenant
+}
+
+TEST_F(KeyringLife, AnAnnouncedDestructionIsNoneUntilItIsDone) {
+  keyring.create_key("icu", {.expires = utc_now() + 1000});
+  keyring.rotate_key("icu");
+  const std::string log = folder / "k.log";
+  const TemporaryFolder elsewhere;
+  fs::copy_file(folder / "k", elsewhere / "k");
+  fs::copy_file(log, elsewhere / "k.log");
+  for (const char* name : {"k", "k.log"}) ::chmod((elsewhere / name).c_str(), 0600);
+  keyring.shred({.dataset = "icu"}, "retention ended", {"a", "b c"});
+  // As if killed between the log and the keyring, seen by somebody who knows nothing newer.
+  fs::copy_file(log, elsewhere / "k.log", fs::copy_options::overwrite_existing);
+  const std::string state = ::getenv("HUSHGRAD_STATE_DIR") ? ::getenv("HUSHGRAD_STATE_DIR") : "";
+  ::setenv("HUSHGRAD_STATE_DIR", (elsewhere / "state").c_str(), 1);
+  Keyring stopped = Keyring::open(elsewhere / "k");
+  EXPECT_THROW(stopped.certificate({.dataset = "icu"}), KeyError);
+  EXPECT_TRUE(stopped.has_key("icu"));
+  ::sleep(1);  // the two entries differ in their times, to the second
+  stopped.shred({.dataset = "icu"}, "again", {"d"});
+  const auto facts = nlohmann::json::parse(stopped.certificate({.dataset = "icu"}));
+  EXPECT_EQ(facts["reason"], "again");
+  EXPECT_EQ(facts["files"], nlohmann::json({"d"}));
+  EXPECT_EQ(facts["keys"].size(), 2u);
+  EXPECT_EQ(facts["keys"][0]["state"], "deactivated");
+  EXPECT_EQ(facts["keys"][1]["state"], "active");
+  EXPECT_EQ(facts["log"]["sequence"], stopped.verify().sequence());
+  ::setenv("HUSHGRAD_STATE_DIR", state.c_str(), 1);
+}
+
+// A key that is revoked while a use of it waits for its turn to be counted seals nothing.
+TEST_F(KeyringLife, ARevocationOvertakesAUseThatWaits) {
+  keyring.create_key("icu", {.usage_limit = 9});
+  fs::copy_file(folder / "k", folder / "active");
+  keyring.revoke({.dataset = "icu"}, "stolen");
+  fs::rename(folder / "k", folder / "revoked");
+  fs::rename(folder / "active", folder / "k");
+  for (const char* name : {"k", "revoked"}) ::chmod((folder / name).c_str(), 0600);
+  const TemporaryFolder elsewhere;
+  const std::string state = ::getenv("HUSHGRAD_STATE_DIR") ? ::getenv("HUSHGRAD_STATE_DIR") : "";
+  ::setenv("HUSHGRAD_STATE_DIR", (elsewhere / "state").c_str(), 1);
+  const Keyring waiting = Keyring::open(folder / "k");
+  const int lock = ::open((folder / "k").c_str(), O_RDONLY | O_CLOEXEC);
+  ASSERT_EQ(::flock(lock, LOCK_EX), 0);
+  std::string answer = "sealed";
+  std::thread use([&] {
+    try {
+      waiting.wrap("icu", kDataKey);
+    } catch (const KeyError& error) {
+      answer = error.what();
+    }
+  });
+  ::usleep(200'000);  // where the thread was not yet there, it sees the revocation at once
+  fs::rename(folder / "revoked", folder / "k");
+  ::close(lock);
+  use.join();
+  EXPECT_NE(answer.find("Expected an active key"), answer.npos) << answer;
+  ::setenv("HUSHGRAD_STATE_DIR", state.c_str(), 1);
+}
+
+// By somebody who may write the folder and knows neither passphrase nor root: what runs does not seal under their keys.
+TEST_F(KeyringLife, AnotherKeyringInItsPlaceIsRefused) {
+  const Bytes passphrase = bytes_of("correct horse");
+  Keyring locked = Keyring::create(folder / "locked", {.passphrase = passphrase});
+  locked.create_key("icu");
+  keyring.create_key("icu");
+  const std::string first = "hushgrad keyring 1\n00112233445566778899aabbccddeeff 2026-01-31T12:00:00Z active " +
+                            std::string(64, '0') + " icu\n";
+  const std::string version_1 = first + "sha384 " + to_hex(sha384(text_bytes(first))) + "\n";
+  for (const std::string& forged : {text_of(folder / "k"), version_1}) {
+    fs::remove(folder / "locked");
+    std::ofstream(folder / "locked", std::ios::binary) << forged;
+    ::chmod((folder / "locked").c_str(), 0600);
+    expect_error<KeyError>([&] { locked.wrap("icu", kDataKey); }, "another in its place");
+    expect_error<KeyError>([&] { locked.rotate_key("icu"); }, "another in its place");
+    EXPECT_THROW(Keyring::open(folder / "locked", {.passphrase = passphrase}), KeyError);
+  }
+}
+
+TEST_F(KeyringLife, WhatWasSeenNeverGetsOlder) {
+  const std::string id = random_id();  // the folder of state outlives a run of the tests
+  remember_keyring(id, {7, 1000, 9, "seven"});
+  remember_keyring(id, {6, 2000, 8, "six"});
+  EXPECT_EQ(seen_keyring(id), (SeenKeyring{7, 2000, 9, "seven"}));
+  std::vector<std::thread> threads;
+  for (std::uint64_t t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      for (std::uint64_t i = 0; i < 50; ++i) {
+        remember_keyring(id, {10 + 4 * i + t, 3000, 1, "x"});
+        if (const auto seen = seen_keyring(id); !seen || seen->generation < 10 + 4 * i + t) ADD_FAILURE();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(seen_keyring(id)->generation, 10u + 4 * 49 + 3);
+}
+
+TEST_F(KeyringLife, TheLogIsAppendedToNoOtherFile) {
+  const SigningKey signer = SigningKey::generate();
+  KeyLog log = KeyLog::read(folder / "log", signer.public_key());
+  log.append({.action = "init"}, signer);
+  const std::string whole = text_of(folder / "log");
+  std::ofstream(folder / "victim") << "precious, and longer than the log was, by as much as it takes";
+  ::chmod((folder / "victim").c_str(), 0644);
+  fs::remove(folder / "log");
+  fs::create_hard_link(folder / "victim", folder / "log");
+  EXPECT_THROW(log.append({.action = "create"}, signer), KeyError);
+  EXPECT_TRUE(text_of(folder / "victim").starts_with("precious"));
+  fs::remove(folder / "log");
+  ASSERT_EQ(::mkfifo((folder / "log").c_str(), 0600), 0);
+  EXPECT_THROW(log.append({.action = "create"}, signer), Error);  // and nobody waits for a reader
 }
 
 struct People {
@@ -313,6 +437,8 @@ TEST_F(DualControl, WhoLeftApprovesNoMore) {
                           approved("remove-identity", {{"identity", people.ben->public_key().id()}}));
   EXPECT_EQ(denied([&] { keyring.shred({.dataset = "icu"}, "retention ended", {}, pending); }), "unknown_approver");
   EXPECT_THROW(keyring.remove_identity(people.ada->public_key().id(), "left", approved("remove-identity")), InvalidState);
+  const std::string cleo = people.cleo->public_key().id();  // without a custodian everybody could change keys
+  EXPECT_THROW(keyring.remove_identity(cleo, "left", approved("remove-identity", {{"identity", cleo}})), InvalidState);
 }
 
 TEST_F(DualControl, DutiesAreSeparate) {

@@ -59,6 +59,11 @@ Result unwrap_key(Ulong session, Mechanism* mechanism, Ulong wrapping, unsigned 
   return pass(kUnwrapKey, session, mechanism, wrapping, wrapped, size, attributes, count, key);
 }
 
+Result set_attribute(Ulong session, Ulong object, Attribute* attributes, Ulong count) {
+  if (fault() == "update_fails") return result::kDeviceError;
+  return pass(kSetAttributeValue, session, object, attributes, count);
+}
+
 Result get_attribute(Ulong session, Ulong object, Attribute* attributes, Ulong count) {
   const Result code = pass(kGetAttributeValue, session, object, attributes, count);
   const std::string word = fault();
@@ -86,6 +91,7 @@ extern "C" __attribute__((visibility("default"))) Result C_GetFunctionList(Funct
   faked.functions[kWrapKey] = reinterpret_cast<void*>(&wrap_key);
   faked.functions[kUnwrapKey] = reinterpret_cast<void*>(&unwrap_key);
   faked.functions[kGetAttributeValue] = reinterpret_cast<void*>(&get_attribute);
+  faked.functions[kSetAttributeValue] = reinterpret_cast<void*>(&set_attribute);
   *list = &faked;
   return result::kOk;
 }

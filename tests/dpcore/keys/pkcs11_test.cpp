@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "dpcore/keys/joint_provider.h"
 #include "dpcore/keys/key_provider_contract.h"
 
 namespace hushgrad::seal_testing {
@@ -69,6 +70,20 @@ struct SoftHsmMaker : SoftHsm {
 
 INSTANTIATE_TYPED_TEST_SUITE_P(SoftHsm, KeyProviderContract, SoftHsmMaker);
 
+// A keyring and a token together; the token suspends, the keyring destroys.
+struct JointTokenMaker : SoftHsmMaker {
+  Keyring keyring = Keyring::create(folder / "keyring");
+  std::unique_ptr<Pkcs11> held = token();
+  JointTokenMaker() {
+    keyring.create_key("a");
+    keyring.create_key("b", {.tenant = "other"});
+  }
+  std::unique_ptr<KeyProvider> open() { return std::make_unique<JointProvider>(keyring, *held); }
+  void destroy(const std::string& dataset) { keyring.shred({.dataset = dataset}, "test", {}); }
+};
+
+INSTANTIATE_TYPED_TEST_SUITE_P(KeyringAndSoftHsm, KeyProviderContract, JointTokenMaker);
+
 class Pkcs11Test : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -125,6 +140,24 @@ TEST_F(Pkcs11Test, EveryFaultOfTheTokenFailsClosedAndPasses) {
   expect_error<KeyError>([&] { token->wrap("icu", data_key); }, "another length");
   inject("short_value");
   expect_error<KeyError>([&] { token->unwrap(wrapped); }, "another length");
+}
+
+TEST_F(Pkcs11Test, AnInterruptedRotationLeavesAKeyThatSeals) {
+  const auto token = hsm->token();
+  token->create_key("icu", "clinic");
+  const WrappedKey wrapped = token->wrap("icu", data_key);
+  inject("update_fails");
+  EXPECT_THROW(token->rotate_key("icu"), KeyError);
+  inject("");
+  EXPECT_NO_THROW(token->unwrap(token->wrap("icu", data_key)));
+  EXPECT_NO_THROW(token->unwrap(wrapped));
+  token->rotate_key("icu");
+  int active = 0;
+  for (const KeyInfo& key : token->list()) {
+    active += key.state == "active";
+    EXPECT_EQ(key.tenant, "clinic");
+  }
+  EXPECT_EQ(active, 1);
 }
 
 TEST_F(Pkcs11Test, AHungTokenHangsNobody) {
