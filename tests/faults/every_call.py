@@ -322,10 +322,13 @@ def main() -> None:
             fresh()
             status = in_child(attempt(action, call, error))
             killed = action in (KILL_BEFORE, KILL_AFTER)
-            what = f"{['', 'killed before', 'killed after', 'failing', 'short'][action]} call {call} ({names[call]}){f' {errno.errorcode[error]}' if error else ''}"
+            # A note of the time, once a minute, may come before: what was struck is what this attempt counted.
+            counted = names if killed else (root / "calls").read_text().split()[1:]
+            struck = counted[call] if call < len(counted) else "none"
+            what = f"{['', 'killed before', 'killed after', 'failing', 'short'][action]} call {call} ({struck}){f' {errno.errorcode[error]}' if error else ''}"
             if killed != (status == -9):
                 wrong.append(f"{what}: ended with {status}")
-            retried = action == SHORT or (error == errno.EINTR and "write" in names[call])
+            retried = (action == SHORT and "write" in struck) or (error == errno.EINTR and "write" in struck)
 
             def verdict_of() -> int:
                 state = operation.state(folder)
@@ -333,7 +336,7 @@ def main() -> None:
                     operation.repair(folder)
                     state = operation.state(folder)
                 left = [n for n in os.listdir(folder) if n.endswith(".hgtmp")]
-                if not killed and left and "unlink" not in names[call]:
+                if not killed and left and "unlink" not in struck:
                     return 3
                 if retried and (status != 0 or state != operation.new):
                     return 4

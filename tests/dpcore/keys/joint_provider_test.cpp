@@ -1,7 +1,9 @@
 // Keys that two places hold together, under the contract of all providers and by what is theirs alone.
 #include "dpcore/keys/joint_provider.h"
 
+#include "dpcore/keys/kdf.h"
 #include "dpcore/keys/key_provider_contract.h"
+#include "dpcore/keys/key_wrap.h"
 #include "dpcore/keys/keyring.h"
 
 namespace hushgrad::seal_testing {
@@ -50,6 +52,15 @@ TEST_F(Joint, NeitherPlaceOpensAloneAndNoShareIsTheKey) {
   EXPECT_NE(to_hex(a.bytes()), to_hex(data_key));
   EXPECT_NE(to_hex(b.bytes()), to_hex(data_key));
   EXPECT_NE(to_hex(a.bytes()), to_hex(b.bytes()));
+  // The documented derivation: both shares go into the key.
+  const Sha384 both = hmac_sha384(a.bytes(), b.bytes());
+  Bytes info = bytes_of("hushgrad joint 1"), covered(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(front));
+  append(covered, text_bytes(wrapped.key_id));
+  append(info, hmac_sha384(b.bytes(), covered));
+  Bytes key(32);
+  hkdf_expand_sha384(both, info, key);
+  EXPECT_EQ(to_hex(aes256_kwp_unwrap(key, bytes.last(40)).value().bytes()), to_hex(data_key));
+
   const WrappedKey again = joint.wrap("a", data_key);
   EXPECT_NE(to_hex(share(maker.place, std::span(again.bytes).first(front).last(40)).bytes()), to_hex(a.bytes()));
 }
