@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from hushgrad import _torch
 from hushgrad.errors import InvalidArgument, Unsupported
@@ -162,6 +163,9 @@ def _look(module: nn.Module) -> Iterator[Finding]:
             yield Finding(name, kind, "refused", reason, problem.instead, described)
             continue
         own = list(child.parameters(recurse=False))
+        if any(map(is_lazy, own)):
+            yield Finding(name, kind, "refused", "its parameters have no shape before it has run", "Call the model once on a batch of zeros first")
+            continue
         if not own:
             continue
         if not any(p.requires_grad for p in own):

@@ -147,7 +147,7 @@ def find_mixing_module(
 
     "" where it is the model itself, or where no module that is called shows it.
     """
-    with torch.no_grad(), on_copies(module) as restart:
+    with torch.no_grad(), on_copies(module) as restart, HooksLeftOut():
         restart()
         before = _trace(module, args, kwargs)
         for replaced in _subsets(batch):

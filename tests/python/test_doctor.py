@@ -313,3 +313,50 @@ def test_models_that_need_arguments_are_named_beside_those_that_do_not(tmp_path:
     document = json.loads(capsys.readouterr().out)
     assert set(document["models"]) == {"Fixed"} and "width" in document["skipped"]["Wide"]
     assert _run(["doctor", f"{tmp_path / 'model.py'}:make_wide"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "words"),
+    [
+        ("class Net(nn.Module):\n    def __init__(self):\n        super().__init__(); self.a = nn.Liner(5, 4)\n", [], ["Net() to build", "nn' has no attribute 'Liner'", "(line 5)"]),
+        ("class Net(nn.Module):\n    def __init__(self):\n        super().__init__(); self.a = nn.Linear(6, 4)\n    def forward(self, x):\n        return self.a(x)\n",
+         ["--input", "5"], ["Net to run on the inputs", "cannot be multiplied", "(line 7)", "--input"]),
+    ],
+)  # fmt: skip
+def test_what_a_model_raises_is_said_with_its_line(text: str, options: list[str], words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "model.py"
+    path.write_text(f"import torch\nfrom torch import nn\n{text}")
+    assert _run(["doctor", str(path), *options]) != 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert all(word in said for word in words)
+
+
+class Hooked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(5, 4), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.a(x)
+        h.register_hook(lambda g: g / g.norm())
+        return self.b(h)
+
+
+def test_hooks_that_mix_gradients_and_lazy_modules_are_found() -> None:
+    (refused,) = doctor.examine(Hooked(), torch.randn(6, 5)).refused
+    assert "sample by sample" in refused.reason
+    (lazy,) = doctor.examine(nn.Sequential(nn.LazyLinear(3)), torch.randn(6, 5)).refused
+    assert "no shape" in lazy.reason
+
+
+def test_the_code_of_replacements_runs_and_is_sound() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 24, 3), nn.BatchNorm2d(24), nn.Sequential(nn.Conv2d(24, 7, 1), nn.BatchNorm2d(7, affine=False)),
+        nn.InstanceNorm2d(7, affine=True, track_running_stats=True), nn.Flatten(), nn.Linear(7 * 36, 2),
+    )  # fmt: skip
+    refused = doctor.examine(model).refused
+    assert len(refused) == 3
+    for finding in refused:
+        parent, _, attribute = finding.module.rpartition(".")
+        model.get_submodule(parent)[int(attribute)] = eval(finding.replacement)  # noqa: S307 - the code that is offered
+    assert doctor.examine(model, torch.randn(4, 3, 8, 8)).ok

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hushgrad.cli.output import Json, print_json, print_line, print_table, print_text
-from hushgrad.errors import InvalidArgument, IoError
+from hushgrad.errors import HushgradError, InvalidArgument, IoError
 
 if TYPE_CHECKING:
     from hushgrad.doctor import Diagnosis
@@ -46,13 +46,11 @@ def doctor(
         return _check_machine(ledger, keyring, security, json)
     if security:
         raise InvalidArgument("[doctor] Expected a model or --security, received both. Run them one after the other.")
-    from hushgrad.doctor import examine
-
     path, _, name = model.partition(":")
     models, skipped = _load(Path(path), name, say=not json)
     results = {}
     for found, (module, inputs) in models.items():
-        results[found] = examine(module, inputs if inputs is not None else _random_inputs(input or []))
+        results[found] = _examined(module, inputs if inputs is not None else _random_inputs(input or []), found, Path(path))
     if json:
         print_json({"models": {found: diagnosis.to_json() for found, diagnosis in results.items()}, "skipped": skipped})
     else:
@@ -61,6 +59,20 @@ def doctor(
         for left_out, why in skipped.items():
             print_line(f"{left_out}: not examined, {why}", "yellow")
     return 0 if all(diagnosis.ok for diagnosis in results.values()) else 1
+
+
+def _examined(module: Any, inputs: Any, name: str, path: Path) -> Diagnosis:
+    from hushgrad.doctor import examine
+
+    try:
+        return examine(module, inputs)
+    except HushgradError:
+        raise
+    except Exception as error:
+        raise InvalidArgument(
+            f"[doctor] Expected {name} to run on the inputs, received {type(error).__name__}: {error}{_line_of(error, path)}. Mend it, or give "
+            "--input with the shape of one sample, once an argument; --input 128:2000 makes integers below 2000."
+        ) from None
 
 
 def _check_machine(ledger: str | None, keyring: str | None, security: bool, json: bool) -> int:
@@ -132,12 +144,12 @@ def _load(path: Path, name: str, say: bool) -> tuple[dict[str, tuple[Any, Any]],
     if name:
         if name not in source:
             raise InvalidArgument(f"[doctor] Expected {path.name} to define {name}, received no such name.")
-        return {name: _made(source[name], name)}, {}
+        return {name: _made(source[name], name, path)}, {}
     models = {key: value for key, value in source.items() if _is_model(value, source["__name__"])}
     skipped = {key: f"it needs {', '.join(needed)}; name a function that makes it" for key, value in models.items() if (needed := _needed(value))}
-    found = {key: _made(value, key) for key, value in models.items() if key not in skipped}
+    found = {key: _made(value, key, path) for key, value in models.items() if key not in skipped}
     if not found:
-        needing = "".join(f" {key} was found and {why}." for key, why in skipped.items())
+        needing = "".join(f" {key} was found and {why.partition(';')[0]}." for key, why in skipped.items())
         raise InvalidArgument(
             f"[doctor] Expected {path.name} to define a module, or a module class without required arguments, received neither.{needing} Name a "
             f"function that returns the model: {path.name}:make_model."
@@ -187,7 +199,7 @@ def _needed(value: Any) -> list[str]:
     return [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
 
 
-def _made(value: Any, name: str) -> tuple[Any, Any]:
+def _made(value: Any, name: str, path: Path) -> tuple[Any, Any]:
     from torch import nn
 
     if not isinstance(value, nn.Module):
@@ -196,7 +208,12 @@ def _made(value: Any, name: str) -> tuple[Any, Any]:
                 f"[doctor] Expected {name} to be a module, or callable without arguments, received {type(value).__name__}. Write a function "
                 "without arguments that returns the model."
             )
-        value = value()
+        try:
+            value = value()
+        except Exception as error:
+            raise InvalidArgument(
+                f"[doctor] Expected {name}() to build a module, received {type(error).__name__}: {error}{_line_of(error, path)}. Mend it."
+            ) from None
     module, inputs = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
     if not isinstance(module, nn.Module):
         raise InvalidArgument(f"[doctor] Expected {name} to give a torch.nn.Module, received {type(module).__name__}.")
