@@ -6,7 +6,7 @@ import getpass
 import os
 import weakref
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from numbers import Real
 from typing import Any, TypeVar
 
 from torch import nn
@@ -89,7 +89,10 @@ class PrivacyEngine:
         approvals: Sequence[Operation | Approval | str | os.PathLike[str]] = (),
     ) -> None:
         if accountant not in ("pld", "rdp"):
-            raise InvalidArgument(f'[PrivacyEngine] Expected accountant "pld" or "rdp", received {accountant!r}.')
+            raise InvalidArgument(
+                f'[PrivacyEngine] Expected accountant "pld" or "rdp", received {accountant!r}. "pld" is the tightest, and takes the place of "prv" and '
+                '"gdp" elsewhere.'
+            )
         self.accountant = accountant
         self.dataset = dataset or "default"
         self.purpose = purpose or ""
@@ -202,6 +205,7 @@ class PrivacyEngine:
             InvalidArgument: a value outside its domain, a parameter of the optimizer that is not the module's.
             Unsupported: a module, optimizer or loader that cannot be trained privately; says what to use instead.
         """
+        _require_number("make_private", "noise_multiplier", noise_multiplier, "Pass one (1.0, say), or a target epsilon to make_private_with_epsilon")
         return self._make_private(
             module, optimizer, data_loader, noise_multiplier,
             Clipping(
@@ -248,6 +252,8 @@ class PrivacyEngine:
                 "[make_private_with_epsilon] Expected a new engine, received one that already trains: the target would not hold for both "
                 "runs together. Make another PrivacyEngine, or use make_private with a noise_multiplier."
             )
+        _require_number("make_private_with_epsilon", "target_epsilon", target_epsilon, "Pass what the whole training may cost")
+        _require_number("make_private_with_epsilon", "target_delta", target_delta, "Pass less than one by the number of records")
         if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
             raise InvalidArgument(f"[make_private_with_epsilon] Expected epochs to be an integer >= 1, received {epochs!r}.")
         return self._make_private(
@@ -278,7 +284,10 @@ class PrivacyEngine:
         epochs: int | None,
     ) -> tuple[_Module, _Optimizer, _Loader]:
         if loss_reduction not in ("mean", "sum"):
-            raise InvalidArgument(f'[make_private] Expected loss_reduction "mean" or "sum", received {loss_reduction!r}.')
+            raise InvalidArgument(
+                f'[make_private] Expected loss_reduction "mean" or "sum", received {loss_reduction!r}. Say what the loss that backward() is called on '
+                "does over the batch."
+            )
         if noise_generator is not None and not isinstance(noise_generator, InsecureSeed):
             raise InvalidArgument(
                 "[make_private] Expected noise_generator=None, received a generator that can be seeded: it makes noise that can be removed. Leave it "
@@ -455,6 +464,11 @@ def _calibrated(plan_with: Callable[[float], _torch.TrainingPlan], target_epsilo
     while accounting.epsilon(accounting.event_from_json(plan_with(noise_multiplier).charged_event_of(epochs)), target_delta)[1] > target_epsilon:
         noise_multiplier *= 1 + 1e-4
     return noise_multiplier
+
+
+def _require_number(where: str, name: str, value: object, instead: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise InvalidArgument(f"[{where}] Expected {name} to be a number, received {type(value).__name__}. {instead}.")
 
 
 def _settle(ledger: _torch.LedgerHandle) -> None:

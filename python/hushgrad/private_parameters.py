@@ -21,9 +21,13 @@ def split_parameters(module: nn.Module, optimizer: Optimizer) -> tuple[dict[str,
         Unsupported: an optimizer that takes several gradients a step, parameters with hooks on their gradients.
     """
     if not isinstance(module, nn.Module):
-        raise InvalidArgument(f"[make_private] Expected module to be a torch.nn.Module, received {type(module).__name__}.")
+        raise InvalidArgument(
+            f"[make_private] Expected module to be a torch.nn.Module, received {type(module).__name__}. Pass the model itself, not its class or parameters."
+        )
     if not isinstance(optimizer, Optimizer):
-        raise InvalidArgument(f"[make_private] Expected optimizer to be a torch.optim.Optimizer, received {type(optimizer).__name__}.")
+        raise InvalidArgument(
+            f"[make_private] Expected optimizer to be a torch.optim.Optimizer, received {type(optimizer).__name__}. Build one from module.parameters()."
+        )
     if isinstance(optimizer, LBFGS):
         raise Unsupported(
             "[make_private] Expected an optimizer that takes one gradient a step, received LBFGS, which takes several. Use SGD, Adam or another."

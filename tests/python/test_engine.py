@@ -795,3 +795,16 @@ def test_copies_of_a_private_model_can_be_evaluated_and_refuse_to_train(how: str
     assert module.eval()(x).requires_grad
     with pytest.raises(Unsupported, match="a copy of one in training mode"):
         module.train()(x)
+
+
+@pytest.mark.parametrize("value", [None, "1.0", True, [1.0]])
+def test_what_is_no_number_is_said_by_name(value: Any) -> None:
+    module = network()
+    made = {"module": module, "optimizer": torch.optim.SGD(module.parameters(), 0.1), "data_loader": DataLoader(data(), batch_size=8), "max_grad_norm": 1.0}
+    engine = PrivacyEngine(ledger=":memory:")
+    with pytest.raises(InvalidArgument, match="noise_multiplier to be a number, received .*make_private_with_epsilon"):
+        engine.make_private(**made, noise_multiplier=value)
+    for name in ("target_epsilon", "target_delta"):
+        targets = {"target_epsilon": 1.0, "target_delta": 1e-4, name: value}
+        with pytest.raises(InvalidArgument, match=f"{name} to be a number"):
+            engine.make_private_with_epsilon(**made, **targets, epochs=1)
