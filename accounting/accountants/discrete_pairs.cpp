@@ -3,6 +3,7 @@
 #include <cmath>
 #include <sstream>
 
+#include "accounting/accountants/discrete_gaussian.h"
 #include "accounting/accountants/pair_walk.h"
 #include "accounting/accountants/pairs.h"
 
@@ -96,12 +97,8 @@ class LaplacePair : public LossPair {
 
 class DiscreteGaussianPair : public LossPair {
  public:
-  DiscreteGaussianPair(double s, std::int64_t shift) : s_(s), shift_(static_cast<double>(shift)) {
-    // Both sides of the sum over the integers fall off faster than geometrically.
-    double sum = 1;
-    for (double x = 1; x < 40 * s_ + 2; ++x) sum += 2 * std::exp(-x * x / (2 * s_ * s_));
-    log_norm_ = std::log(sum);
-  }
+  DiscreteGaussianPair(double s, std::int64_t shift)
+      : s_(s), shift_(static_cast<double>(shift)), log_norm_(discrete_gaussian_log_norm(s)) {}
 
   std::string key() const override {
     std::ostringstream text;
@@ -125,6 +122,7 @@ class DiscreteGaussianPair : public LossPair {
   }
   double centre() const override { return loss(0); }
   double lattice() const override { return shift_ / (s_ * s_); }
+  std::optional<LogDelta> log_delta(double epsilon) const override { return discrete_gaussian_log_delta(s_, shift_, epsilon); }
 
  private:
   double loss(double x) const { return (2 * x - shift_) * shift_ / (2 * s_ * s_); }

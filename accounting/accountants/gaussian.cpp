@@ -4,8 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "accounting/accountants/closed_form.h"
 #include "accounting/accountants/quadrature.h"
-#include "accounting/accountants/root.h"
 
 namespace hushgrad {
 namespace {
@@ -13,7 +13,6 @@ namespace {
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kUlp = std::numeric_limits<double>::epsilon();
 constexpr double kLogSqrt2Pi = 0.91893853320467274178;
-constexpr double kRootTolerance = 1e-10;
 
 // Integral of exp(-t u - u^2 / 2) (1 - exp(-mu u)) over u >= start, divided by exp(-t start - start^2 / 2).
 // The panels start at the scale of the fastest factor and grow with the distance, so ten points each are exact to
@@ -33,21 +32,6 @@ double tail_integral(double t, double mu, double start) {
   }
   return sum;
 }
-
-double upper_end(LogDelta log_delta) { return std::min(1.0, std::exp(log_delta.value + log_delta.error)); }
-double lower_end(LogDelta log_delta) { return std::min(1.0, std::exp(log_delta.value - log_delta.error)); }
-
-template <typename LogDeltaAt>
-Interval solve_epsilon(LogDeltaAt&& log_delta_at, double guess, double delta) {
-  const double target = std::log(delta);
-  const auto upper = [&](double e) { return log_delta_at(e).value + log_delta_at(e).error - target; };
-  const auto lower = [&](double e) { return log_delta_at(e).value - log_delta_at(e).error - target; };
-  const double step = 0.01 * guess + 1e-3;
-  const double above = find_crossing(upper, guess, step, kRootTolerance).above;
-  return {std::min(find_crossing(lower, std::min(above, 1e300), step, kRootTolerance).below, above), above};
-}
-
-double gaussian_guess(double mu, double delta) { return mu * mu / 2 + mu * std::sqrt(-2 * std::log(delta)); }
 
 }  // namespace
 

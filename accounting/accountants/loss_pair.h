@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -53,6 +54,11 @@ class LossPair {
   /// mu^2 of a plain Gaussian release that dominates the pair in both directions: what it spends without amplification, known
   /// also where the outcomes above leave out more than a question allows. Infinite where none is known.
   virtual double gaussian_mu_squared() const { return std::numeric_limits<double>::infinity(); }
+  /// One run alone in closed form: log delta at epsilon >= 0, the larger of both directions. Empty where there is none.
+  virtual std::optional<LogDelta> log_delta(double epsilon) const {
+    static_cast<void>(epsilon);
+    return {};
+  }
 };
 
 using LossPairPointer = std::shared_ptr<const LossPair>;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "accounting/accountants/closed_form.h"
 #include "accounting/accountants/composition.h"
 #include "accounting/accountants/gap.h"
 #include "accounting/accountants/gaussian.h"
@@ -21,6 +22,17 @@ constexpr double kRootTolerance = 1e-7;
 bool one_step(const Spending& spending) {
   return spending.mu_squared == 0 && spending.pairs.empty() && spending.sampled.size() == 1 &&
          spending.sampled[0].count == 1;
+}
+
+// One run of a pair whose delta is known in closed form.
+const LossPair* lone_pair(const Spending& spending) {
+  const bool lone = spending.mu_squared == 0 && spending.sampled.empty() && spending.pairs.size() == 1 && spending.pairs[0].count == 1;
+  return lone && spending.pairs[0].pair->log_delta(0) ? spending.pairs[0].pair.get() : nullptr;
+}
+
+Interval lone_pair_epsilon(const LossPair& pair, double delta) {
+  const LossRange range = pair.range(std::log(delta));
+  return solve_epsilon([&](double e) { return *pair.log_delta(e); }, std::max(0.0, range.high / 2), delta);
 }
 
 Spending protected_part(Spending spending) {
@@ -229,6 +241,8 @@ Interval epsilon_of(const Spending& spending, double delta, Ends ends) {
   } else if (one_step(spending)) {
     const SampledGaussian& step = spending.sampled[0];
     bounds = sampled_gaussian_epsilon(step.sampling_probability, step.noise_multiplier, delta);
+  } else if (const LossPair* pair = lone_pair(spending)) {
+    bounds = lone_pair_epsilon(*pair, delta);
   } else {
     bounds = composed_epsilon(spending, delta, ends);
   }
@@ -252,6 +266,8 @@ Interval delta_of(const Spending& spending, double epsilon, Ends ends) {
   } else if (one_step(spending)) {
     const SampledGaussian& step = spending.sampled[0];
     bounds = sampled_gaussian_delta(step.sampling_probability, step.noise_multiplier, epsilon);
+  } else if (const LossPair* pair = lone_pair(spending)) {
+    bounds = delta_interval(*pair->log_delta(epsilon));
   } else {
     bounds = composed_delta(spending, epsilon, ends);
   }

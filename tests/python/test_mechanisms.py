@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, norm
 
+from hushgrad import accounting
 from hushgrad.accounting import (
     AdaptiveClippingDpEvent,
     BallsInBinsDpEvent,
@@ -318,6 +319,9 @@ def test_finite_precision_is_added() -> None:
 
 
 CONTRACT = [
+    GaussianDpEvent(3.0),
+    SelfComposedDpEvent(PoissonSampledDpEvent(0.1, GaussianDpEvent(2.0)), 20),
+    ComposedDpEvent([PoissonSampledDpEvent(0.1, GaussianDpEvent(2.0)), GaussianDpEvent(4.0)]),
     LaplaceDpEvent(2.0),
     DiscreteGaussianDpEvent(4.0, 2),
     MixtureOfGaussiansDpEvent(2.0, (0.0, 1.0), (0.9, 0.1)),
@@ -362,6 +366,11 @@ def test_contract(event: DpEvent) -> None:
     assert asked >= 1
     with pytest.raises(InvalidArgument):
         epsilon(event, 1e-5, adjacency="friends")
+
+
+def test_every_event_keeps_the_contract() -> None:
+    spared = {"NoOpDpEvent", "NonPrivateDpEvent", "UnsupportedDpEvent", "DpEvent"}
+    assert {type(event).__name__ for event in CONTRACT} == {name for name in accounting.__all__ if name.endswith("DpEvent")} - spared
 
 
 def test_conversion_goes_both_ways() -> None:

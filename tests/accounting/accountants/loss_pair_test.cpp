@@ -57,6 +57,44 @@ TEST(LossPair, WideDiscreteNoiseIsNearlyGaussian) {
   EXPECT_LE(delta(Event::discrete_gaussian(3e4, 3), 1).upper, 1e-20);
 }
 
+// The definition, integer by integer.
+long double discrete_delta(long double s, long double shift, long double epsilon) {
+  const long double reach = std::ceil(25 * s);
+  long double norm = 0, delta = 0;
+  for (long double x = -reach; x <= reach; ++x) norm += std::exp(-x * x / (2 * s * s));
+  for (long double x = std::floor(shift / 2 + epsilon * s * s / shift); x <= shift + reach; ++x) {
+    const long double p = std::exp(-(x - shift) * (x - shift) / (2 * s * s)), loss = (2 * x - shift) * shift / (2 * s * s);
+    if (loss > epsilon) delta += p * -std::expm1(epsilon - loss);
+  }
+  return delta / norm;
+}
+
+// Both ways to the sum of one release, on both sides of where one takes over, in the bulk and far out.
+TEST(LossPair, OneDiscreteReleaseIsItsSum) {
+  for (double s : {0.6, 3.0, 80.0, 399.0, 401.0, 3000.0, 1e5}) {
+    for (std::int64_t shift : {std::int64_t{1}, std::int64_t{3}, static_cast<std::int64_t>(std::max(2.0, 2 * s))}) {
+      const double mu = static_cast<double>(shift) / s;
+      if (mu > 8) continue;
+      for (double deviations : {-0.4, 0.5, 4.0, 15.0}) {
+        const double epsilon_at = mu * (deviations + mu / 2);
+        if (epsilon_at < 0) continue;
+        const auto truth = static_cast<double>(discrete_delta(s, static_cast<long double>(shift), epsilon_at));
+        const Event event = Event::discrete_gaussian(s, shift);
+        const Interval found = delta(event, epsilon_at);
+        EXPECT_LE(found.lower, truth * (1 + 1e-13)) << s << ' ' << shift << ' ' << deviations;
+        EXPECT_GE(found.upper, truth * (1 - 1e-13)) << s << ' ' << shift << ' ' << deviations;
+        if (s < 10 && deviations > 10) continue;  // whether an integer is above epsilon is decided in the last digit
+        EXPECT_LE(found.upper - found.lower, 1e-3 * truth) << s << ' ' << shift << ' ' << deviations;
+        if (truth < 1e-250 || s > 1e4) continue;
+        const Interval inverse = epsilon(event, truth);
+        EXPECT_LE(inverse.lower, epsilon_at * (1 + 1e-9)) << s << ' ' << shift << ' ' << deviations;
+        EXPECT_GE(inverse.upper, epsilon_at * (1 - 1e-9)) << s << ' ' << shift << ' ' << deviations;
+        EXPECT_LE(inverse.upper - inverse.lower, 1e-3 * epsilon_at) << s << ' ' << shift << ' ' << deviations;
+      }
+    }
+  }
+}
+
 // Below what a grid of ratios leaves out, random allocation counts as the release it is without amplification. Given the ratio of
 // one bin, that of the others is 1 in the mean, so by Jensen delta is at least that of one bin at b e^epsilon - b + 1, over b.
 TEST(LossPair, RandomAllocationAnswersAtAnyDelta) {
