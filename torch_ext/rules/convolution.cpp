@@ -19,6 +19,7 @@ namespace {
 
 using torch::autograd::generated::ConvolutionBackward0;
 
+constexpr double kCancelled = 0.01;  // see gram.cpp
 constexpr std::int64_t kPatchBytes = 256 * 1024;  // of one block of patches: half of a second-level cache
 
 /// patches: [patch, count] for out positions [first, first + count) of one image and group. image: [C/groups, in...]
@@ -139,9 +140,9 @@ at::Tensor gram_norms(const ConvolutionGeometry& s, const at::Tensor& images, co
   at::Tensor norms = at::empty({batch}, at::kDouble);
   double* out = norms.data_ptr<double>();
   at::parallel_for(0, batch, 1, [&](std::int64_t begin, std::int64_t end) {
-    std::vector<T> patches(s.patch() * positions), of_patches(positions * positions), of_backprops(positions * positions);
+    std::vector<T> patches(s.patch() * positions), of_patches(positions * positions), of_backprops(positions * positions), gradient;
     for (std::int64_t b = begin; b < end; ++b) {
-      double total = 0;
+      double total = 0, diagonal = 0;
       for (std::int64_t group = 0; group < s.groups; ++group) {
         const T* planes = x + (b * s.in_channels + group * (s.in_channels / s.groups)) * s.in_positions();
         const T* rows = g + (b * s.out_channels + group * per_group) * positions;
@@ -149,6 +150,13 @@ at::Tensor gram_norms(const ConvolutionGeometry& s, const at::Tensor& images, co
         gemm_tn(positions, positions, s.patch(), patches.data(), positions, patches.data(), positions, of_patches.data(), positions);
         gemm_tn(positions, positions, per_group, rows, positions, rows, positions, of_backprops.data(), positions);
         total += sum_of_products(of_patches.data(), of_backprops.data(), positions * positions);
+        for (std::int64_t i = 0; i < positions; ++i) diagonal += static_cast<double>(of_patches[i * positions + i]) * of_backprops[i * positions + i];
+      }
+      if (total < kCancelled * diagonal) {
+        gradient.assign(static_cast<std::size_t>(s.out_channels * s.patch()), T(0));
+        add_image(s, x + b * s.in_channels * s.in_positions(), g + b * s.out_channels * positions, gradient.data(), patches);
+        total = sum_of_products(gradient.data(), gradient.data(), s.out_channels * s.patch());
+        patches.resize(s.patch() * positions);
       }
       out[b] = total < 0 ? 0.0 : total;
     }

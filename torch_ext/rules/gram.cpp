@@ -59,13 +59,28 @@ at::Tensor gram_cpu(const at::Tensor& a, const at::Tensor& g, const RowMap& map,
   return partial.sum(1);
 }
 
+// Rows that cancel each other leave a small difference of large float32 numbers, and a norm below the true one would let a sample
+// through the bound. Below this share of what the rows have one by one the gradient itself is formed, in float64.
+constexpr double kCancelled = 0.01;
+constexpr std::int64_t kBlock = 1 << 20;  // entries of it at a time
+
+/// || g^T a ||^2 of one sample. a: [T, d], g: [T, p].
+double formed_squared_norm(const at::Tensor& a, const at::Tensor& g) {
+  const at::Tensor wide_a = a.to(at::kDouble), wide_g = g.to(at::kDouble);
+  const std::int64_t p = g.size(1), step = std::max<std::int64_t>(1, kBlock / std::max<std::int64_t>(1, a.size(1)));
+  double total = 0;
+  for (std::int64_t first = 0; first < p; first += step) {
+    total += wide_g.narrow(1, first, std::min(step, p - first)).t().mm(wide_a).square().sum().item<double>();
+  }
+  return total;
+}
+
 at::Tensor gram_float(const at::Tensor& a, const at::Tensor& g, const RowMap& map, std::int64_t batch) {
   const std::int64_t time = a.size(0) / batch;
   const Rows<float> as = rows_of<float>(a, map, batch), gs = rows_of<float>(g, map, batch);
   // Samples are cut only where there are too few of them for the threads.
   const std::int64_t step = batch >= 2 * at::get_num_threads() ? time : kGramStep, parts = (time + step - 1) / step;
-  at::Tensor partial = at::empty({batch, parts}, at::kDouble);
-  double* cells = partial.data_ptr<double>();
+  std::vector<GramSum> cells(static_cast<std::size_t>(batch * parts));
   at::parallel_for(0, batch * parts, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t job = begin; job < end; ++job) {
       const std::int64_t b = job / parts, first = job % parts * step;
@@ -73,7 +88,17 @@ at::Tensor gram_float(const at::Tensor& a, const at::Tensor& g, const RowMap& ma
                                      std::min(first + step, time));
     }
   });
-  return partial.sum(1);
+  at::Tensor norms = at::empty({batch}, at::kDouble);
+  for (std::int64_t b = 0; b < batch; ++b) {
+    GramSum sum;
+    for (std::int64_t part = 0; part < parts; ++part) {
+      sum.squared_norm += cells[b * parts + part].squared_norm;
+      sum.diagonal += cells[b * parts + part].diagonal;
+    }
+    if (sum.squared_norm < kCancelled * sum.diagonal) sum.squared_norm = formed_squared_norm(by_sample(a, map, batch)[b], by_sample(g, map, batch)[b]);
+    norms.data_ptr<double>()[b] = sum.squared_norm;
+  }
+  return norms;
 }
 
 at::Tensor row_major(const at::Tensor& t) {

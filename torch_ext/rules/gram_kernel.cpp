@@ -177,24 +177,25 @@ template <typename V>
   }
 }
 
-/// Sum over the lanes of x * y, each lane times how often its pair of rows counts: twice above the diagonal, once on it.
+/// Adds x * y lane by lane, each as often as its pair of rows counts: twice above the diagonal, once on it.
 template <typename V>
-[[gnu::always_inline]] inline double counted(const V& x, const V& y, std::int64_t first, std::int64_t second, std::int64_t time) {
+[[gnu::always_inline]] inline void count_pairs(const V& x, const V& y, std::int64_t first, std::int64_t second, std::int64_t time, GramSum& sum) {
   constexpr int right = Tile<V>::kRight;
-  double sum = 0;
   for (int l = 0; l < lanes<V>(); ++l) {
     const std::int64_t i = first + l / right, j = second + l % right;
-    if (i <= j && j < time) sum += (i == j ? 1.0 : 2.0) * static_cast<double>(x[l]) * y[l];
+    if (i > j || j >= time) continue;
+    const double product = static_cast<double>(x[l]) * y[l];
+    sum.squared_norm += i == j ? product : 2 * product;
+    if (i == j) sum.diagonal += product;
   }
-  return sum;
 }
 
 template <typename V>
-[[gnu::always_inline]] inline double total(const GramRows& a, const GramRows& g, std::int64_t time, std::int64_t begin, std::int64_t end) {
+[[gnu::always_inline]] inline GramSum total(const GramRows& a, const GramRows& g, std::int64_t time, std::int64_t begin, std::int64_t end) {
   constexpr int left = Tile<V>::kLeft, right = Tile<V>::kRight;
   using Wide = typename Tile<V>::Wide;
   V of_a[kTiles], of_g[kTiles];
-  double sum = 0;
+  GramSum sum;
   for (std::int64_t first = begin; first < end; first += left) {
     Wide above = {};  // the diagonal, both times in every lane
     for (std::int64_t panel = first; panel < time; panel += kTiles * right) {
@@ -206,36 +207,35 @@ template <typename V>
         if (second >= first + left && second + right <= time) {
           above += __builtin_convertvector(of_a[t], Wide) * __builtin_convertvector(of_g[t], Wide);
         } else {
-          sum += counted(of_a[t], of_g[t], first, second, time);
+          count_pairs(of_a[t], of_g[t], first, second, time, sum);
         }
       }
     }
-    for (int l = 0; l < lanes<V>(); ++l) sum += 2 * above[l];
+    for (int l = 0; l < lanes<V>(); ++l) sum.squared_norm += 2 * above[l];
   }
   return sum;
 }
 
 #if defined(__x86_64__)
-HUSHGRAD_AVX512 double total_avx512(const GramRows& a, const GramRows& g, std::int64_t time, std::int64_t begin, std::int64_t end) { return total<V16>(a, g, time, begin, end); }
-HUSHGRAD_AVX2 double total_avx2(const GramRows& a, const GramRows& g, std::int64_t time, std::int64_t begin, std::int64_t end) { return total<V8>(a, g, time, begin, end); }
+HUSHGRAD_AVX512 GramSum total_avx512(const GramRows& a, const GramRows& g, std::int64_t time, std::int64_t begin, std::int64_t end) { return total<V16>(a, g, time, begin, end); }
+HUSHGRAD_AVX2 GramSum total_avx2(const GramRows& a, const GramRows& g, std::int64_t time, std::int64_t begin, std::int64_t end) { return total<V8>(a, g, time, begin, end); }
 #endif
-double total_plain(const GramRows& a, const GramRows& g, std::int64_t time, std::int64_t begin, std::int64_t end) { return total<V4>(a, g, time, begin, end); }
-
-using Total = double (*)(const GramRows&, const GramRows&, std::int64_t, std::int64_t, std::int64_t);
-
-Total choose() {
-#if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f")) return &total_avx512;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &total_avx2;
-#endif
-  return &total_plain;
-}
+GramSum total_plain(const GramRows& a, const GramRows& g, std::int64_t time, std::int64_t begin, std::int64_t end) { return total<V4>(a, g, time, begin, end); }
 
 }  // namespace
 
-double gram_squared_norm(const GramRows& a, const GramRows& g, std::int64_t time, std::int64_t begin, std::int64_t end) {
-  static const Total chosen = choose();
-  return chosen(a, g, time, begin, end);
+std::vector<GramKernel> gram_kernels() {
+  std::vector<GramKernel> kernels{{"plain", &total_plain}};
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) kernels.push_back({"AVX2", &total_avx2});
+  if (__builtin_cpu_supports("avx512f")) kernels.push_back({"AVX-512", &total_avx512});
+#endif
+  return kernels;
+}
+
+GramSum gram_squared_norm(const GramRows& a, const GramRows& g, std::int64_t time, std::int64_t begin, std::int64_t end) {
+  static const GramKernel fastest = gram_kernels().back();
+  return fastest.squared_norm(a, g, time, begin, end);
 }
 
 }  // namespace hushgrad

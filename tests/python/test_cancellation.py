@@ -1,0 +1,68 @@
+"""Rows of one sample that cancel each other: products of large numbers must not hide the norm of what is left.
+
+Inner products of activations and backprops in float32 leave a small difference of large numbers here. Were it taken for the norm, a
+sample would pass the bound with a gradient far above it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from hushgrad._torch import UnnoisedCaptureForTesting as Capture
+
+BATCH, LARGE = 4, 3000.0
+
+
+def cancelling(shape: tuple[int, ...], positions: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """inputs: [B, positions, *shape], nearly the same at every position; signs: [positions], summing to zero."""
+    inputs = LARGE + torch.randn(BATCH, positions, *shape)
+    return inputs, torch.tensor([1.0, -1.0]).repeat(positions // 2)
+
+
+def clipped(module: nn.Module, x: torch.Tensor, weights: torch.Tensor, max_grad_norm: float) -> torch.Tensor:
+    """The clipped sum for the loss <weights, module(x)>."""
+    capture = Capture([module.weight], ["weight"], max_grad_norm, False, True)
+    capture.begin_batch(BATCH)
+    output = module(x)
+    capture.watch([output])
+    (output * weights).sum().backward()
+    capture.accumulate()
+    return capture.finish()[0].double()
+
+
+def naive(module: nn.Module, x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """[B, *weight], float64."""
+    twin = copy.deepcopy(module).double()
+    gradients = [torch.autograd.grad((twin(x[b : b + 1].double()) * weights.double()).sum(), [twin.weight])[0] for b in range(BATCH)]
+    return torch.stack(gradients)
+
+
+Setting = tuple[nn.Module, torch.Tensor, torch.Tensor]
+
+
+def linear() -> Setting:
+    x, signs = cancelling((96,), 24)  # as few positions as let inner products be the cheaper way
+    return nn.Linear(96, 80, bias=False), x, signs.view(24, 1) * torch.randn(80)
+
+
+def convolution() -> Setting:
+    x, signs = cancelling((64,), 4)
+    return nn.Conv2d(64, 80, 1, bias=False), x.transpose(1, 2).reshape(BATCH, 64, 2, 2), torch.randn(80, 1, 1) * signs.view(2, 2)
+
+
+@pytest.mark.parametrize("build", [linear, convolution])
+def test_what_is_left_of_cancelling_rows_is_clipped(build: Callable[[], Setting]) -> None:
+    torch.manual_seed(0)
+    module, x, weights = build()
+    gradients = naive(module, x, weights)
+    norms = gradients.flatten(1).norm(dim=1)
+    bound = float(norms.min()) / 2  # every sample is clipped
+    got = clipped(module, x, weights, bound)
+    expected = (gradients * (bound / norms).view(-1, *[1] * (gradients.dim() - 1))).sum(0)
+    # What the float32 products of the sum itself cost: some 2^-24 of its terms, which are LARGE times what is left of them.
+    assert (got - expected).norm() <= 3e-3 * expected.norm()
