@@ -2,6 +2,9 @@
 
 #include <array>
 
+#include <openssl/conf.h>
+#include <openssl/crypto.h>
+#include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/provider.h>
 #include <sys/wait.h>
@@ -20,8 +23,16 @@ using namespace seal_testing;
 
 bool provider_is_installed() {
   OSSL_LIB_CTX* context = OSSL_LIB_CTX_new();
-  const bool installed = OSSL_PROVIDER_available(context, "fips") == 1;
+  // The provider's checksum and self-test status stand in the configuration: without it none loads.
+  if (char* file = CONF_get1_default_config_file()) {
+    OSSL_LIB_CTX_load_config(context, file);
+    OPENSSL_free(file);
+  }
+  OSSL_PROVIDER* fips = OSSL_PROVIDER_load(context, "fips");
+  const bool installed = fips != nullptr;
+  if (fips != nullptr) OSSL_PROVIDER_unload(fips);
   OSSL_LIB_CTX_free(context);
+  ERR_clear_error();
   return installed;
 }
 
