@@ -106,6 +106,18 @@ TEST_P(GridLossTest, SplittingKeepsBothProbabilities) {
   EXPECT_NEAR(without, 1, 1e-12);
 }
 
+// A reach so short that what lies outside shows: below it goes to the grid, above it is beyond.
+TEST(GridLossReach, NothingOutsideIsLost) {
+  const GridOptions options{0.01, 1, 1.5, 0};
+  const GridLoss upper = grid_loss(0.3, 1, Direction::remove, Bound::upper, options);
+  double with = upper.beyond.without + upper.beyond.excess;
+  EXPECT_GT(with, 0.01);
+  for (std::size_t i = 0; i < upper.masses.size(); ++i) {
+    with += upper.masses[i] * std::exp(upper.log_scale - options.tilt * upper.loss(i, options.spacing));
+  }
+  EXPECT_NEAR(with, 1, 1e-12);
+}
+
 // Mild and extreme sampling, narrow and wide noise, grids from fine to wider than the whole distribution, tilts.
 INSTANTIATE_TEST_SUITE_P(, GridLossTest,
                          testing::Values(Case{0.01, 1, 0.01, 0}, Case{0.01, 1, 0.1, 2}, Case{0.01, 1, 0.001, 8},

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "accounting/accountants/accountant.h"
+#include "accounting/accountants/pairs.h"
 
 namespace hushgrad {
 namespace {
@@ -55,6 +56,12 @@ TEST(LossPair, WideDiscreteNoiseIsNearlyGaussian) {
   EXPECT_GE(discrete.upper, gaussian.lower * (1 - 1e-6));
   EXPECT_LE(discrete.lower, gaussian.upper * (1 + 1e-6));
   EXPECT_LE(delta(Event::discrete_gaussian(3e4, 3), 1).upper, 1e-20);
+}
+
+// Outcomes above the reach of 8 deviations are counted as infinite losses.
+TEST(LossPair, WhatIsAboveTheReachIsCharged) {
+  const GridLoss grid = pair_grid(*gaussian_mixture_pair(1, {0, 1}, {0.5, 0.5}), Direction::remove, Bound::upper, {0.1, 0, 8, 0});
+  EXPECT_GE(grid.infinite, 0.5 * std::erfc(8 / std::sqrt(2.0)) / 2);
 }
 
 // The definition, integer by integer.
