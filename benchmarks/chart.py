@@ -57,6 +57,15 @@ def scaling_chart(results: dict[str, Any], to: Path) -> None:
     figure.savefig(to / "scaling.svg", metadata={"Date": None})
 
 
+WHOLE = """
+The whole step with loader, noise and optimizer (SGD), through `PrivacyEngine`, milliseconds; `normal_` over as many values as there are
+parameters is what noise may cost at most.
+
+| model | ordinary | hushgrad | ratio | `normal_` | ratio without it |
+| --- | --- | --- | --- | --- | --- |
+"""
+
+
 def number(row: dict[str, Any] | None, key: str) -> str:
     if row is None or row.get(key) is None:
         return "-"
@@ -77,6 +86,16 @@ def page(step: dict[str, Any], scaling: dict[str, Any] | None) -> str:
     lines.append("\nPeak memory, as a ratio to ordinary training:\n\n| model | MiB, ordinary | " + " | ".join(LABELS.values()) + " |\n| --- | --- |" + " --- |" * len(LABELS) + "\n")
     for model, rows in step["results"].items():
         lines.append(f"| {model} | {rows['plain']['peak_mib']:.0f} | " + " | ".join(number(rows.get(n), "peak_ratio") for n in LABELS) + " |\n")
+    if all("live_ratio" in rows["plain"] for rows in step["results"].values()):
+        lines.append("\nOf this, what tensors hold at most in a step (the rest is how malloc places and returns them), as a ratio:\n\n")
+        lines.append("| model | MiB, ordinary | " + " | ".join(LABELS.values()) + " |\n| --- | --- |" + " --- |" * len(LABELS) + "\n")
+        for model, rows in step["results"].items():
+            lines.append(f"| {model} | {rows['plain']['live_mib']:.0f} | " + " | ".join(number(rows.get(n), "live_ratio") for n in LABELS) + " |\n")
+    if all("whole" in rows for rows in step["results"].values()):
+        lines.append(WHOLE)
+        for model, rows in step["results"].items():
+            plain, private, normal = (rows["whole"][name]["median_ms"] for name in ("plain", "hushgrad", "normal_"))
+            lines.append(f"| {model} | {plain:.0f} | {private:.0f} | {private / plain:.2f} | {normal:.1f} | {(private - normal) / plain:.2f} |\n")
     lines.append("\n![time of a step](charts/step.svg)\n")
     if scaling:
         lines.append("\n## Growth\n\nA GPT on 128 tokens; milliseconds a step.\n\n| axis | setting | ordinary | hushgrad | ratio |\n| --- | --- | --- | --- | --- |\n")

@@ -1,8 +1,12 @@
 """Time and peak memory of one step: plain PyTorch, hushgrad, and Opacus (hooks and ghost), side by side in one run.
 
 Forward + backward + clip, without noise and optimizer, on the same inputs; the contenders take turns, so that whatever
-else the machine does hits all of them. Medians and minima of ``--repeats`` after warm-up; peak memory (resident set above
-that of the loaded libraries, the model and the data) of four steps in a fresh process each.
+else the machine does hits all of them. Medians and minima of ``--repeats`` after warm-up; peak memory of four steps in a fresh
+process each: the resident set above that of the loaded libraries, the model and the data, and beside it what tensors held at most
+in the fourth step (the resident set depends on how malloc places and returns them).
+
+The whole step, with loader, noise and optimizer (SGD), through PrivacyEngine and by plain PyTorch, takes turns likewise; beside it
+one ``normal_`` over as many values as there are parameters, which is what noise may cost.
 
     python benchmarks/step_bench.py [--models mlp,cnn,...] [--repeats 10] [--output benchmarks/results/step.json]
 
@@ -135,6 +139,49 @@ def timings(work: Workload, repeats: int, contenders: list[str]) -> dict[str, di
     }
 
 
+def whole_step(work: Workload, private: bool) -> Step:
+    """On a data set of one batch: Poisson batches with rate 1 have no luck in them."""
+    from torch.utils.data import DataLoader, TensorDataset
+
+    model = work.build()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+    loader = DataLoader(TensorDataset(*work.data()), batch_size=work.batch)
+    if private:
+        from hushgrad import PrivacyEngine
+
+        PrivacyEngine(ledger=":memory:").make_private(module=model, optimizer=optimizer, data_loader=loader, noise_multiplier=1.0, max_grad_norm=1.0)
+
+    def step() -> None:
+        for x, y in loader:
+            optimizer.zero_grad()
+            work.loss(model(x), y).backward()
+            optimizer.step()
+
+    return step
+
+
+def normal(work: Workload) -> Step:
+    values = [torch.empty_like(p) for p in work.build().parameters()]
+
+    def step() -> None:
+        for value in values:
+            value.normal_()
+
+    return step
+
+
+def whole_steps(work: Workload, repeats: int) -> dict[str, dict[str, float]]:
+    steps = {"plain": whole_step(work, False), "hushgrad": whole_step(work, True), "normal_": normal(work)}
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for repeat in range(repeats + 2):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            if repeat >= 2:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: {"median_ms": statistics.median(taken) * 1e3, "min_ms": min(taken) * 1e3} for name, taken in seconds.items()}
+
+
 def resident_kib(field: str) -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field):
@@ -143,20 +190,39 @@ def resident_kib(field: str) -> int:
 
 
 def measure_memory(work: Workload, contender: str) -> None:
-    """In a fresh process: prints the peak above what is resident before the first step, in MiB."""
+    """In a fresh process: prints the peak above what is resident before the first step, and that of live tensors, in MiB."""
     step = CONTENDERS[contender](work)
     gc.collect()
     before = resident_kib("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # peak starts here
     for _ in range(4):
         step()
-    print((resident_kib("VmHWM") - before) / 1024)
+    resident = (resident_kib("VmHWM") - before) / 1024
+    print(resident, live_mib(step))
 
 
-def memory(work: Workload, contender: str) -> float | None:
+def live_mib(step: Step) -> float:
+    """What tensors hold at most during a step, above the least that they hold in it (what an earlier step left is dropped)."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    now = least = most = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        now += event.nbytes()
+        least, most = min(least, now), max(most, now)
+    return (most - least) / 2**20
+
+
+def memory(work: Workload, contender: str) -> tuple[float, float] | tuple[None, None]:
+    """(peak of the resident set, of live tensors)."""
     command = [sys.executable, __file__, "--memory-of", contender, "--models", work.name]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
-    return float(run.stdout.split()[-1]) if run.returncode == 0 else None
+    if run.returncode != 0:
+        return None, None
+    resident, live = run.stdout.split()[-2:]
+    return float(resident), float(live)
 
 
 def machine() -> dict[str, object]:
@@ -183,25 +249,30 @@ def main() -> None:
         results = json.loads(arguments.output.read_text())["results"]
     for work in chosen:
         times = timings(work, arguments.repeats, contenders)
-        peaks = {name: memory(work, name) if times[name] else None for name in CONTENDERS}
-        base_time, base_peak = times["plain"], peaks["plain"]
-        assert base_time is not None and base_peak is not None
+        peaks = {name: memory(work, name) if times[name] else (None, None) for name in CONTENDERS}
+        base_time, (base_peak, base_live) = times["plain"], peaks["plain"]
+        assert base_time is not None and base_peak is not None and base_live is not None
         results[work.name] = {
             name: {
                 **times[name],
                 "time_ratio": times[name]["median_ms"] / base_time["median_ms"],
-                "peak_mib": peaks[name],
-                "peak_ratio": None if peaks[name] is None else peaks[name] / base_peak,
+                "peak_mib": peaks[name][0],
+                "peak_ratio": None if peaks[name][0] is None else peaks[name][0] / base_peak,
+                "live_mib": peaks[name][1],
+                "live_ratio": None if peaks[name][1] is None else peaks[name][1] / base_live,
             }
             if times[name] is not None
             else None
             for name in CONTENDERS
         }
-        for name, row in results[work.name].items():
+        whole = results[work.name]["whole"] = whole_steps(work, arguments.repeats)
+        print(f"{work.name:10s} whole step: " + ", ".join(f"{name} {row['median_ms']:.1f} ms" for name, row in whole.items()), flush=True)
+        for name in CONTENDERS:
+            row = results[work.name][name]
             if row is None:
                 print(f"{work.name:10s} {name:18s} cannot run")
                 continue
-            peak = "" if row["peak_ratio"] is None else f"  peak {row['peak_mib']:.0f} MiB  x{row['peak_ratio']:.2f}"
+            peak = "" if row["peak_ratio"] is None else f"  peak {row['peak_mib']:.0f} MiB  x{row['peak_ratio']:.2f}, live {row['live_mib']:.0f} x{row['live_ratio']:.2f}"
             print(f"{work.name:10s} {name:18s} {row['median_ms']:8.1f} ms  x{row['time_ratio']:.2f} (min x{row['min_ms'] / base_time['min_ms']:.2f}){peak}", flush=True)
     if arguments.output:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
