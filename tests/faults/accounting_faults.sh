@@ -56,7 +56,7 @@ fault "orders are converted with the wrong sign" rdp.cpp 's/const double epsilon
 fault "moments are divided by the order" rdp.cpp 's/kSlack \* log_moment \/ \(order - 1\), kSlack/kSlack * log_moment \/ order, kSlack/'
 fault "binomial terms start at 3" rdp.cpp 's/for \(int k = 2; k <= order; \+\+k\)/for (int k = 3; k <= order; ++k)/'
 fault "the gap is charged once" gap.cpp 's/\(gap\.epsilon \+ 2 \* gap\.lambda\) \* kUp/(gap.epsilon + gap.lambda) * kUp/'
-fault "failures are free" gap.cpp 's/const double rare = beta \+ spending\.failure;/const double rare = beta;/'
+fault "failures are free" gap.cpp 's/const double rare = beta \+ spending\.failure;/const double rare = beta + 0 * spending.failure;/'
 fault "the negative epsilon is taken as positive" gap.cpp 's/return \(-std::expm1\(epsilon\) \+ std::exp\(epsilon\) \*/return (std::exp(epsilon) */'
 fault "replace-one moves as far as zero-out" spending.cpp 's/Adjacency::replace_one \? 2 : 1\)/Adjacency::replace_one ? 1 : 1)/'
 fault "groups are one record" spending.cpp 's/group_ \*= static_cast<double>\(event\.integer\("group_size"\)\);//'

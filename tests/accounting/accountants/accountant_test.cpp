@@ -114,6 +114,11 @@ TEST(Spending, GaussiansOnOneBatchAreOne) {
   EXPECT_GE(together.upper, one.lower);
 }
 
+TEST(Spending, ReplacingAndGroupsMoveFurther) {
+  EXPECT_NEAR(flatten(Event::gaussian(2), Adjacency::replace_one).mu_squared, 1, 1e-12);
+  EXPECT_NEAR(flatten(Event::group(3, Event::gaussian(3))).mu_squared, 1, 1e-12);
+}
+
 TEST(Spending, NestedSamplingMultiplies) {
   const Event nested = Event::poisson_sampled(0.5, Event::poisson_sampled(0.25, Event::gaussian(1)));
   const Spending spending = flatten(nested);
