@@ -17,6 +17,12 @@ at::Tensor without_omitted(const at::Tensor& t, const SampleFactors& factors) {
   return t.index_fill(0, factors.omitted, 0);
 }
 
+bool is_only_ours(const at::Tensor& t) {
+  return t.use_count() == 1 && t.storage().use_count() == 1 && t.is_non_overlapping_and_dense();
+}
+
+at::Tensor scaled(at::Tensor&& t, const at::Tensor& factors) { return is_only_ours(t) ? t.mul_(factors) : t * factors; }
+
 at::Tensor row_squared_norms(const at::Tensor& t) {
   const std::int64_t batch = t.size(0), width = batch == 0 ? 0 : t.numel() / batch;
   const at::Tensor rows = at_least_float(t).reshape({batch, width}).contiguous();

@@ -46,6 +46,12 @@ at::Tensor at_least_float(const at::Tensor& t);
 /// t: [B, ...] -> sum of squares of each sample: [B] float64.
 at::Tensor row_squared_norms(const at::Tensor& t);
 
+/// t * factors. In place where nobody else can see t: its memory is read once more by no one.
+at::Tensor scaled(at::Tensor&& t, const at::Tensor& factors);
+
+/// Whether nobody else holds t's memory.
+bool is_only_ours(const at::Tensor& t);
+
 /// t: [B, ...] with the omitted samples' rows set to zero. t itself if there are none.
 at::Tensor without_omitted(const at::Tensor& t, const SampleFactors& factors);
 

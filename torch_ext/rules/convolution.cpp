@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "torch_ext/capture/sum_of_products.h"
 #include "torch_ext/rules/direct_convolution.h"
@@ -197,12 +198,12 @@ class ConvolutionContribution final : public Contribution {
   at::Tensor weighted_sum(const SampleFactors& factors) override {
     if (packed_.defined()) return unpacked(Instantiated(packed_).weighted_sum(factors));
     if (kept_.defined()) return Instantiated(kept_).weighted_sum(factors);
-    at::Tensor g = at_least_float(backprop_), x = at_least_float(input_);
+    at::Tensor g = at_least_float(std::exchange(backprop_, {})), x = at_least_float(std::exchange(input_, {}));
     std::vector<std::int64_t> shape(g.dim(), 1);
     shape[0] = g.size(0);
     const std::int64_t m = g.size(0) / batch_;
     const at::Tensor f = factors.factors.to(g.scalar_type());
-    g = g * (rows_.major ? f.repeat_interleave(m) : f.repeat({m})).view(shape);
+    g = scaled(std::move(g), (rows_.major ? f.repeat_interleave(m) : f.repeat({m})).view(shape));
     if (factors.omitted.defined()) {
       g = g.clone();
       x = x.clone();

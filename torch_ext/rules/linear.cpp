@@ -1,6 +1,8 @@
 // Linear layers of any rank: y = a W^T + c. Per-sample gradient of sample b: g_b^T a_b, [p, d].
 #include <torch/csrc/autograd/generated/Functions.h>
 
+#include <utility>
+
 #include "torch_ext/rules/gram.h"
 #include "torch_ext/rules/linear.h"
 #include "torch_ext/rules/rule.h"
@@ -29,15 +31,16 @@ class LinearContribution final : public Contribution {
 
   at::Tensor weighted_sum(const SampleFactors& factors) override {
     if (kept_.defined()) return oriented(Instantiated(kept_).weighted_sum(factors));
-    at::Tensor a = at_least_float(activations_), g = at_least_float(backprops_);
+    at::Tensor a = at_least_float(std::exchange(activations_, {})), g = at_least_float(std::exchange(backprops_, {}));
     at::Tensor row_factors = factors.factors.to(a.scalar_type());
     const std::int64_t time = a.size(0) / batch_;
     row_factors = (rows_.major ? row_factors.repeat_interleave(time) : row_factors.repeat({time})).unsqueeze(1);
-    // Scale the narrower of the two; the product is the same.
-    if (a.size(1) < g.size(1)) {
-      a = a * row_factors;
+    // Scale the narrower of the two, or one that needs no copy for it; the product is the same.
+    const bool in_place = is_only_ours(g) && g.size(1) <= 2 * a.size(1);
+    if (a.size(1) < g.size(1) && !in_place) {
+      a = scaled(std::move(a), row_factors);
     } else {
-      g = g * row_factors;
+      g = scaled(std::move(g), row_factors);
     }
     if (factors.omitted.defined()) {
       a = zero_rows(a, factors.omitted);
