@@ -106,6 +106,19 @@ def page(step: dict[str, Any], scaling: dict[str, Any] | None) -> str:
     return "".join(lines)
 
 
+def profile_section(document: dict[str, Any]) -> str:
+    lines = [
+        "\n## Where the time goes\n\nWhat a private step spends more than an ordinary one, by function, in percent of the ordinary step; one thread, "
+        "`benchmarks/step_profile.py`. `total_avx512` takes the norms: T²(p + d)/2 multiply-adds for each sample and linear layer of width d to p over T tokens, "
+        "where the layer itself takes 3Tpd, so a share of T(1/p + 1/d)/6 that shrinks with width. The sums of clipped gradients read activations and backprops "
+        "that have left the caches meanwhile, which is what packing (`scopy`) and scaling (`mul_kernel`) cost more.\n"
+    ]
+    for model, rows in document["results"].items():
+        lines.append(f"\n| {model}, {rows['ratio']:.2f} in all | % more |\n| --- | --- |\n")
+        lines += [f"| `{name.replace('|', ' ')}` | {value:+.1f} |\n" for name, value in rows["percent_more"].items()]
+    return "".join(lines)
+
+
 def sealed_chart(document: dict[str, Any], to: Path) -> None:
     kinds = [kind for kind, rows in document["results"].items() if "sealed" in rows]
     writers = ("safetensors", "torch", "sealed")
@@ -220,8 +233,10 @@ def main() -> None:
         if source.exists():
             found[name] = json.loads(source.read_text())
             draw(found[name]["results"], arguments.output)
-    read = {name: json.loads(path.read_text()) for name in ("noise", "certified", "sealed", "ledger") if (path := arguments.results / f"{name}.json").exists()}
+    read = {name: json.loads(path.read_text()) for name in ("step_profile", "noise", "certified", "sealed", "ledger") if (path := arguments.results / f"{name}.json").exists()}
     text = page(found["step"], found.get("scaling")) if "step" in found else ""
+    if "step_profile" in read:
+        text += profile_section(read["step_profile"])
     if "noise" in read:
         text += noise_section(read["noise"], read.get("certified"))
     if "sealed" in read:

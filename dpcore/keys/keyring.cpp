@@ -69,6 +69,18 @@ std::int64_t Keyring::State::now() const {
   return largest;
 }
 
+bool Keyring::State::is_behind(const KeyringModel& model) {
+  // A keyring of version 1 has no name of its own, so nothing is known of it.
+  const auto seen = model.generation > 0 ? seen_keyring(model.id) : std::nullopt;
+  return seen && (model.generation < seen->generation || (model.generation == seen->generation && model.log_hash != seen->log_hash));
+}
+
+void Keyring::State::install_newest(const std::function<KeyringContents()>& read, bool accept_older) {
+  KeyringContents first = read();
+  if (accept_older || !is_behind(first.model)) return install(std::move(first), accept_older);
+  install(read());
+}
+
 void Keyring::State::install(KeyringContents read, bool accept_older) {
   const KeyringModel& model = read.model;
   // Whoever can exchange the file, but has neither passphrase nor root, must not put a keyring of their own in its place. One
@@ -78,12 +90,9 @@ void Keyring::State::install(KeyringContents read, bool accept_older) {
     throw KeyError(message("[keyring] Expected keyring ", contents->model.id, " at ", path,
                            ", which was opened, received another in its place. Put it back, or open the other one."));
   }
-  // A keyring of version 1 has no name of its own, so nothing is known of it.
   if (model.generation > 0) {
     const auto seen = seen_keyring(model.id);
-    const bool behind = seen && !accept_older &&
-                        (model.generation < seen->generation ||
-                         (model.generation == seen->generation && model.log_hash != seen->log_hash));
+    const bool behind = !accept_older && is_behind(model);
     const bool known = contents && contents->model.id == model.id && model.generation < contents->model.generation;
     if (behind || (known && !accept_older)) {
       older(path, std::max(seen ? seen->generation : 0, known ? contents->model.generation : 0), model.generation);
@@ -96,7 +105,7 @@ void Keyring::State::install(KeyringContents read, bool accept_older) {
 }
 
 const KeyringContents& Keyring::State::fresh() {
-  if (!contents || !(keyring_stamp(path) == contents->stamp)) install(read_keyring(path, protection()));
+  if (!contents || !(keyring_stamp(path) == contents->stamp)) install_newest([&] { return read_keyring(path, protection()); });
   return *contents;
 }
 
@@ -142,11 +151,12 @@ Keyring Keyring::open(const std::string& path, const KeyringAccess& access, bool
   state->path = path;
   state->identity = access.identity;
   bool asked = false;
-  state->install(read_keyring(path, [&](const KeyringProtection& protection) {
+  const ProtectionKey protection_key = [&](const KeyringProtection& protection) {
     asked = true;
     state->keep_protection(protection, hushgrad::protection_key(protection, access.passphrase, false));
     return state->protection_key(protection);
-  }), accept_older);
+  };
+  state->install_newest([&] { return read_keyring(path, protection_key); }, accept_older);
   if (!asked && access.passphrase) {
     throw KeyError("[keyring] Expected no passphrase for this keyring, received one. Open it without.");
   }

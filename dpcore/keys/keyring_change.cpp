@@ -485,7 +485,7 @@ void Keyring::count_use(const std::string& dataset) const {
   model.generation += 1;
   model.changed = std::max(model.changed, state_->now());
   replace_keyring(path(), keyring_text(model, state_->contents->root, state_->protection()).bytes(), false);
-  state_->install(read_keyring(path(), state_->protection()));
+  state_->install_newest([&] { return read_keyring(path(), state_->protection()); });
 }
 
 // Called with the mutex held.

@@ -1,6 +1,7 @@
 // The inside of a Keyring; for keyring.cpp and keyring_change.cpp only.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -31,7 +32,11 @@ struct Keyring::State {
 
   /// Reads the file when it is another than the one that is known; refuses one older than was seen.
   const KeyringContents& fresh();
+  /// As install(), of what `read` returns. Another process may replace the keyring, and remember that, between the reading and the
+  /// comparing; so what looks old is read once more.
+  void install_newest(const std::function<KeyringContents()>& read, bool accept_older = false);
   void install(KeyringContents read, bool accept_older = false);
+  static bool is_behind(const KeyringModel& model);  // what this user has seen of it
   std::int64_t now() const;  // the largest time seen
   std::string actor() const { return identity ? identity->public_key().id() : std::string(); }
 };

@@ -9,6 +9,7 @@ import random
 import shutil
 import signal
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -284,6 +285,9 @@ def test_sixteen_processes_create_rotate_rewrap_and_open_on_one_keyring(tmp_path
             try:
                 work(i)
                 code = 0
+            except BaseException:
+                traceback.print_exc()  # pytest's own report ends with the parent
+                raise
             finally:
                 os._exit(code)
         children.append(child)
