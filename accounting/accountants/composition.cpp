@@ -179,6 +179,8 @@ void Composition::set_apart(const GridLoss& grid, double count) {
 double Composition::beyond(double epsilon) const {
   const double without = -std::expm1(log_within_), excess = std::exp(log_within_) * -std::expm1(log_within_ratio_);
   const double taken = std::expm1(epsilon) * without, error = kBeyondError * (excess + std::abs(taken));
+  // Where e^epsilon overflows only the plainest bound is left.
+  if (!std::isfinite(taken)) return bound_ == Bound::lower ? 0 : (excess + without) * (1 + kBeyondError);
   if (bound_ == Bound::lower) return std::max(0.0, excess - taken - error);
   const bool all_count = epsilon < (lowest_beyond_ + lowest_total_) * (1 - 1e-9);
   return std::max(0.0, all_count ? excess - taken + error : (excess + without) * (1 + kBeyondError));

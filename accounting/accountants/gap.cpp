@@ -128,8 +128,11 @@ double with_gap_epsilon_upper(const Spending& spending, double delta, const Idea
 
 Interval with_gap_delta(const Spending& spending, double epsilon, const IdealBounds& ideal_delta) {
   if (!spending.has_gap()) return ideal_delta(spending, epsilon);
-  if (epsilon == kInfinity) return {0, std::min(1.0, spending.failure)};
   const Spending ideal = without_gap(spending);
+  if (epsilon == kInfinity) {  // what is exposed whole; the gap's ratio changes nothing there
+    const Interval exposed = ideal_delta(ideal, epsilon);
+    return {std::max(0.0, exposed.lower - spending.failure), std::min(1.0, (exposed.upper + spending.failure) * kUp)};
+  }
   double beta = suitable_tail(spending, ideal, epsilon, ideal_delta);
   double upper = delta_with(spending, ideal, epsilon, beta, ideal_delta);
   if (beta > 0 && upper < 1e4 * kUsualTail) {
@@ -141,7 +144,7 @@ Interval with_gap_delta(const Spending& spending, double epsilon, const IdealBou
 
 double with_gap_delta_upper(const Spending& spending, double epsilon, const IdealBounds& ideal_delta) {
   if (!spending.has_gap()) return ideal_delta(spending, epsilon).upper;
-  if (epsilon == kInfinity) return std::min(1.0, spending.failure);
+  if (epsilon == kInfinity) return with_gap_delta(spending, epsilon, ideal_delta).upper;
   const Spending ideal = without_gap(spending);
   return delta_with(spending, ideal, epsilon, suitable_tail(spending, ideal, epsilon, ideal_delta), ideal_delta);
 }

@@ -101,7 +101,7 @@ class Flattener {
   void add_gaussian(double noise_multiplier, double moved, double count) {
     const double deviation = std::nextafter(noise_multiplier / moved, 0);
     const double s = moved == 1 ? noise_multiplier : deviation;
-    const double mu_squared = up(up(1 / product_up(s, s)));
+    const double mu_squared = up(up(up(1 / (s * s))));  // the square may have been rounded up
     if (!(mu_squared < kInfinity)) return add_exposure(1, count);
     spending_.mu_squared = sum_up(spending_.mu_squared, product_up(mu_squared, count));
     if (!(spending_.mu_squared < kInfinity)) add_exposure(1, 1);

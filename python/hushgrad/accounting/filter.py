@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import sys
+
 from hushgrad.accounting.bounds import delta as delta_of
 from hushgrad.accounting.bounds import epsilon as epsilon_of
 from hushgrad.accounting.events import ComposedDpEvent, DpEvent, GaussianDpEvent, PoissonSampledDpEvent, SelfComposedDpEvent
@@ -56,14 +59,21 @@ class GaussianFilter:
 
 def _mu_squared(event: DpEvent) -> float:
     if isinstance(event, GaussianDpEvent):
-        return float("inf") if event.noise_multiplier == 0 else event.noise_multiplier**-2
+        return _inverse_square(event.noise_multiplier)
     if isinstance(event, PoissonSampledDpEvent):
         return _mu_squared(event.event) if event.sampling_probability > 0 else 0.0
     if isinstance(event, SelfComposedDpEvent):
         return event.count * _mu_squared(event.event) if event.count else 0.0
     if isinstance(event, ComposedDpEvent):
-        return sum(map(_mu_squared, event.events))
+        return math.fsum(map(_mu_squared, event.events))
     raise Unsupported(f"[GaussianFilter] Expected Gaussian releases, received {type(event).__name__}.")
+
+
+def _inverse_square(noise_multiplier: float) -> float:
+    """1 / noise_multiplier^2; never 0, since any release costs something, and inf where it is beyond all numbers."""
+    if noise_multiplier < 1e-150:
+        return math.inf
+    return max(noise_multiplier**-2, sys.float_info.min)
 
 
 class Odometer:
