@@ -105,9 +105,9 @@ def check_forward(
     For every bit of the sample's number the samples that have it, and then those that have not, get a neighbour's input;
     any two samples are so told apart in both directions. Then six samples stand alone among copies of themselves, so that
     the largest or the longest sample of the batch is gone, and half of the samples are left out. Random state, attributes and buffers
-    are put back after every run. Where the core has taken something for a function of parameters alone, it sees the outputs of two runs
-    with gradients, between which every sample was replaced. Where the user's code computes gradients (hooks, autograd functions), gradients
-    of parts of the batch have to add up.
+    are put back after every run. Where the core has taken something for a function of parameters alone, it sees the outputs of eight runs
+    with gradients: two, between which every sample was replaced, and those of samples alone. Where the user's code computes gradients
+    (hooks, autograd functions), gradients of parts of the batch have to add up.
 
     Raises:
         Unsupported: an output of a sample moved when another sample's input changed or was left out, a buffer took up data, or
@@ -117,9 +117,9 @@ def check_forward(
         return
     if check_derivatives is not None:
         with torch.enable_grad(), on_copies(module) as restart:
-            for replaced in (half for half, _ in zip(_subsets(batch), range(2))):
+            for replaced, donors in _derivative_batches(batch):
                 restart()
-                changed_args, changed_kwargs = replace_samples((args, kwargs), replaced, batch, batch_dim)
+                changed_args, changed_kwargs = replace_samples((args, kwargs), replaced, batch, batch_dim, donors)
                 check_derivatives([t for t in tensors_in(module(*changed_args, **changed_kwargs)) if t.requires_grad])
     with torch.no_grad(), on_copies(module) as restart, HooksLeftOut() as hooks:
         restart()
@@ -205,11 +205,22 @@ def _subsets(batch: int) -> Iterator[torch.Tensor]:
 
 def _replacements(batch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """(which samples are replaced, by which each)."""
-    numbers = torch.arange(batch)
     for replaced in _subsets(batch):
-        yield replaced, numbers.roll(1)
+        yield replaced, torch.arange(batch).roll(1)
+    yield from _each_alone(batch)
+
+
+def _each_alone(batch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    numbers = torch.arange(batch)
     for alone in sorted({i * (batch - 1) // 5 for i in range(6)}):
         yield numbers != alone, torch.full_like(numbers, alone)
+
+
+def _derivative_batches(batch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    # Neighbours change few counts (how many samples look up a row, are above a threshold), often none; of one sample alone all do.
+    for replaced, _ in zip(_subsets(batch), range(2)):
+        yield replaced, torch.arange(batch).roll(1)
+    yield from _each_alone(batch)
 
 
 def _compare(

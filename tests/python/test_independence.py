@@ -206,6 +206,23 @@ def test_gradients_that_mix_where_no_output_moves_are_refused(use: Callable[[tor
         train(Weighted(use), torch.randn(20, 6))
 
 
+def test_counts_that_neighbours_leave_as_they_are_are_seen() -> None:
+    """Signs in the order ++--: where every second sample takes its neighbour's place, each row is looked up as often as before."""
+    data = torch.randn(20, 6).abs()
+    data[:, 0] *= torch.tensor([1.0, 1.0, -1.0, -1.0]).repeat(5)
+    module = Weighted(lambda x, w: straight_through(w[(x[:, 0] > 0).long()].sum(0)))
+    module, _, loader = PrivacyEngine(ledger=":memory:").make_private(
+        module=module,
+        optimizer=torch.optim.SGD(module.parameters(), 0.1),
+        data_loader=DataLoader(TensorDataset(data), batch_size=20),
+        noise_multiplier=1.0,
+        max_grad_norm=1.0,
+        poisson_sampling=False,
+    )
+    with pytest.raises(Unsupported):
+        module(next(iter(loader))[0]).square().mean().backward()
+
+
 @pytest.mark.parametrize(
     "use",
     [
