@@ -30,6 +30,10 @@ constexpr std::int64_t kTimeGrain = 60;  // seconds between two notes of the tim
                          "that is meant, accept it with `hushgrad keys accept-restored`."));
 }
 
+bool is_behind(const KeyringModel& model, const std::optional<SeenKeyring>& seen) {
+  return seen && (model.generation < seen->generation || (model.generation == seen->generation && model.log_hash != seen->log_hash));
+}
+
 SeenKeyring head_of(const KeyringModel& model, std::int64_t now) {
   return {model.generation, now, model.log_sequence, model.log_hash};
 }
@@ -69,19 +73,26 @@ std::int64_t Keyring::State::now() const {
   return largest;
 }
 
-bool Keyring::State::is_behind(const KeyringModel& model) {
+std::optional<SeenKeyring> Keyring::State::seen_of(const KeyringModel& model) {
   // A keyring of version 1 has no name of its own, so nothing is known of it.
-  const auto seen = model.generation > 0 ? seen_keyring(model.id) : std::nullopt;
-  return seen && (model.generation < seen->generation || (model.generation == seen->generation && model.log_hash != seen->log_hash));
+  return model.generation > 0 ? seen_keyring(model.id) : std::nullopt;
 }
 
 void Keyring::State::install_newest(const std::function<KeyringContents()>& read, bool accept_older) {
   KeyringContents first = read();
-  if (accept_older || !is_behind(first.model)) return install(std::move(first), accept_older);
-  install(read());
+  const auto seen = seen_of(first.model);
+  if (accept_older || !is_behind(first.model, seen)) return install(std::move(first), seen, accept_older);
+  KeyringContents second = read();
+  if (second.model.id != first.model.id) return install(std::move(second));
+  install(std::move(second), seen, false);
 }
 
 void Keyring::State::install(KeyringContents read, bool accept_older) {
+  const auto seen = seen_of(read.model);
+  install(std::move(read), seen, accept_older);
+}
+
+void Keyring::State::install(KeyringContents read, const std::optional<SeenKeyring>& seen, bool accept_older) {
   const KeyringModel& model = read.model;
   // Whoever can exchange the file, but has neither passphrase nor root, must not put a keyring of their own in its place. One
   // of version 1 has a name and a root only while it is read.
@@ -91,10 +102,8 @@ void Keyring::State::install(KeyringContents read, bool accept_older) {
                            ", which was opened, received another in its place. Put it back, or open the other one."));
   }
   if (model.generation > 0) {
-    const auto seen = seen_keyring(model.id);
-    const bool behind = !accept_older && is_behind(model);
     const bool known = contents && contents->model.id == model.id && model.generation < contents->model.generation;
-    if (behind || (known && !accept_older)) {
+    if (!accept_older && (known || is_behind(model, seen))) {
       older(path, std::max(seen ? seen->generation : 0, known ? contents->model.generation : 0), model.generation);
     }
     if (!seen || seen->generation < model.generation) {
@@ -139,7 +148,7 @@ Keyring Keyring::create(const std::string& path, const KeyringAccess& access, bo
     if (!file.named()) ::unlink(log_path.c_str());  // of a keyring that never was
     throw;
   }
-  state->install(read_keyring(path, state->protection()));
+  state->install_newest([&] { return read_keyring(path, state->protection()); });
   return Keyring(std::move(state));
 }
 

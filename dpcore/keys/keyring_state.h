@@ -11,6 +11,7 @@
 #include "dpcore/keys/keyring.h"
 #include "dpcore/keys/keyring_file.h"
 #include "dpcore/keys/keyring_model.h"
+#include "dpcore/keys/state_folder.h"
 
 namespace hushgrad {
 
@@ -32,11 +33,13 @@ struct Keyring::State {
 
   /// Reads the file when it is another than the one that is known; refuses one older than was seen.
   const KeyringContents& fresh();
-  /// As install(), of what `read` returns. Another process may replace the keyring, and remember that, between the reading and the
-  /// comparing; so what looks old is read once more.
+  /// As install(), of what `read` returns. Other processes may replace the keyring, and remember that, between the reading and the
+  /// comparing; so what looks old is read once more, and compared with what was remembered before that reading.
   void install_newest(const std::function<KeyringContents()>& read, bool accept_older = false);
+  /// Of a keyring that cannot be replaced meanwhile, since it is locked or is this process's own change.
   void install(KeyringContents read, bool accept_older = false);
-  static bool is_behind(const KeyringModel& model);  // what this user has seen of it
+  void install(KeyringContents read, const std::optional<SeenKeyring>& seen, bool accept_older);
+  static std::optional<SeenKeyring> seen_of(const KeyringModel& model);  // by this user
   std::int64_t now() const;  // the largest time seen
   std::string actor() const { return identity ? identity->public_key().id() : std::string(); }
 };
