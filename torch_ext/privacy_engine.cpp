@@ -393,7 +393,7 @@ void PrivacyEngine::save_checkpoint(const std::string& path, const torch::nn::Mo
 
 void PrivacyEngine::load_checkpoint(const std::string& path, torch::nn::Module& module,
                                     torch::optim::Optimizer* optimizer) const {
-  const LoadedTensors loaded = load_tensors(path, keyring(), [&](const SealedReader& reader) {
+  const auto trusted = [&](const SealedReader& reader) {
     const LedgerHead head{reader.core().ledger_sequence, reader.core().ledger_hash};
     if (head.sequence > 0 && !ledger_->expect(head)) {
       throw LedgerError(message("[load_checkpoint] Expected a ledger that holds entry ", head.sequence,
@@ -406,8 +406,9 @@ void PrivacyEngine::load_checkpoint(const std::string& path, torch::nn::Module& 
     throw LedgerError(message("[load_checkpoint] Expected ", path,
                               " to be as the ledger recorded it, received a file that was written or changed by "
                               "somebody else who has the key. Do not use it; restore the original."));
-  });
-  decode_state(loaded, module, optimizer);
+  };
+  const auto places = [&](const SealedReader& reader) { return places_of(reader, module); };
+  decode_state(load_tensors(path, keyring(), trusted, places), module, optimizer);
 }
 
 }  // namespace hushgrad

@@ -141,7 +141,8 @@ class PrivacyEngine {
                        const torch::optim::Optimizer* optimizer = nullptr, bool overwrite = false) const;
   /// @throws LedgerError if the checkpoint has seen a ledger that this one does not continue, SealError or
   /// KeyError if the file is not intact or not ours, InvalidArgument if it does not fit; nothing is changed
-  /// then.
+  /// then. Weights are decrypted in the module's own memory where it fits; should the file change between the pass that
+  /// authenticates it and that one, SealError, and those weights are zero.
   void load_checkpoint(const std::string& path, torch::nn::Module& module,
                        torch::optim::Optimizer* optimizer = nullptr) const;
 

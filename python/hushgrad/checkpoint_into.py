@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from hushgrad.errors import InvalidArgument
+from hushgrad.checkpoint_tree import laid_out
+from hushgrad.errors import InvalidArgument, Unsupported
 
 __all__ = ["Place", "places_of", "take_out"]
 
@@ -41,12 +42,13 @@ def places_of(tree: Any, parts: list[tuple[nn.Module, Any]], entries: Mapping[st
 
     Left to it are tensors that share memory with others, or are not contiguous, of another dtype, shape or device, or
     of a class of their own; modules that look at what is loaded; and all where shapes do not fit, so that it can refuse.
+    Of a DTensor that is laid out over the processes as when it was saved, this process's shard is such memory.
     """
-    states = [(module, module.state_dict(keep_vars=True), _nodes(part)) for module, part in parts]
-    users = Counter(t.untyped_storage().data_ptr() for _, own, _ in states for t in own.values() if _has_storage(t))
+    states = [_with_shards(module.state_dict(keep_vars=True), _nodes(part)) for module, part in parts]
+    users = Counter(t.untyped_storage().data_ptr() for own, _ in states for t in own.values() if _has_storage(t))
     uses = Counter(_names(tree))
     found: Place = {}
-    for module, own, saved in states:
+    for (module, _), (own, saved) in zip(parts, states, strict=True):
         named = {key: saved[key] for key in own if key in saved and _is_reference(saved[key])}
         if any(list(own[key].shape) != entries[node["$tensor"]].shape for key, node in named.items() if _has_storage(own[key])):
             return {}
@@ -67,6 +69,25 @@ def _map_at(node: Any, where: str) -> dict[str, Any]:
 
 def _nodes(part: dict[str, Any]) -> dict[str, Any]:
     return {key: node for key, node in part["$map"] if isinstance(key, str)}
+
+
+def _with_shards(own: dict[str, Any], saved: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The same, with the shard of this process and the reference to it for each DTensor that needs no exchange with others."""
+    for key, tensor in own.items():
+        node = saved.get(key)
+        if isinstance(node, dict) and list(node) == ["$dtensor"] and _lies_as(tensor, node["$dtensor"]):
+            own, saved = {**own, key: tensor.detach().to_local()}, {**saved, key: node["$dtensor"][0]}
+    return own, saved
+
+
+def _lies_as(tensor: Any, saved: Any) -> bool:
+    if not hasattr(tensor, "device_mesh") or not isinstance(saved, list):
+        return False
+    ranks: list[int] = tensor.device_mesh.mesh.flatten().tolist()
+    try:
+        return ranks == list(range(len(ranks))) and saved[1:] == laid_out(tensor, "")
+    except Unsupported:
+        return False
 
 
 def _is_reference(node: Any) -> bool:

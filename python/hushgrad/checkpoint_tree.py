@@ -269,17 +269,7 @@ class _Encoder:
         raise Unsupported(f"[checkpoint] Expected qint8, quint8 or qint32 with affine scales, received {name}, {scheme} at '{where}'. Use dequantize().")
 
     def _dtensor(self, tensor: Any, where: str) -> Any:
-        mesh = tensor.device_mesh
-        return {
-            "$dtensor": [
-                self._tensor(tensor.to_local(), where),
-                list(tensor.shape),
-                list(tensor.stride()),
-                [_placement(p, where) for p in tensor.placements],
-                [list(mesh.mesh.shape), list(mesh.mesh_dim_names) if mesh.mesh_dim_names else None],
-                list(mesh.get_coordinate() or []),
-            ]
-        }
+        return {"$dtensor": [self._tensor(tensor.to_local(), where), *laid_out(tensor, where)]}
 
     def _numpy(self, value: Any, where: str) -> Any:
         import numpy
@@ -298,6 +288,18 @@ class _Encoder:
         name = _free_name(where, self.tensors)
         self.tensors[name] = tensor
         return name
+
+
+def laid_out(tensor: Any, where: str) -> list[Any]:
+    """How a DTensor lies over the processes, and which part of it is here: all of its node but the shard."""
+    mesh = tensor.device_mesh
+    return [
+        list(tensor.shape),
+        list(tensor.stride()),
+        [_placement(p, where) for p in tensor.placements],
+        [list(mesh.mesh.shape), list(mesh.mesh_dim_names) if mesh.mesh_dim_names else None],
+        list(mesh.get_coordinate() or []),
+    ]
 
 
 def _placement(placement: Any, where: str) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -251,3 +253,71 @@ def test_a_file_that_changes_between_the_two_reads_gives_nothing(keyring: Keyrin
     with pytest.raises(SealError):
         reader._core.read_some(list(room), [checkpoint._bytes_of(t) for t in room.values()])
     assert not any(tensor.any() for tensor in room.values())
+
+
+RANK = """
+import sys, torch, torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import distribute_tensor, Shard, Replicate
+from hushgrad import checkpoint
+from hushgrad.errors import SealError, Unsupported
+from test_checkpoint_into import direct
+rank, folder = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=3)
+mesh = init_device_mesh("cpu", (3,), mesh_dim_names=("dp",))
+
+def module(fill, weight, bias, mesh=mesh):
+    made = nn.Linear(4, 6)
+    made.weight = nn.Parameter(distribute_tensor(fill + torch.arange(24.0).reshape(6, 4), mesh, [weight]))
+    made.bias = nn.Parameter(distribute_tensor(fill + torch.arange(6.0), mesh, [bias]))
+    return made
+
+def whole(module):
+    return [p.full_tensor().tolist() for p in module.parameters()]
+
+keys, path, other = f"{folder}/keys", f"{folder}/c.{rank}", f"{folder}/c.{(rank + 1) % 3}"
+saved, fresh, turned = (lambda: module(1, Shard(0), Replicate())), (lambda: module(2, Shard(0), Replicate())), module(3, Shard(1), Shard(0))
+checkpoint.save(path, saved().state_dict(), keyring=keys, dataset="ward-7")
+target = fresh()
+assert direct(path, target, keys) == {"weight", "bias"}
+shards = [p.to_local().data_ptr() for p in target.parameters()]
+checkpoint.load(path, keyring=keys, into=target)
+assert whole(target) == whole(saved()) and [p.to_local().data_ptr() for p in target.parameters()] == shards
+
+assert direct(path, turned, keys) == set()  # laid out otherwise: the processes exchange what they have
+checkpoint.load(path, keyring=keys, into=turned)
+assert whole(turned) == whole(saved()) and turned.weight.placements == (Shard(1),)
+assert direct(path, module(2, Shard(0), Replicate(), DeviceMesh("cpu", [0, 2, 1], mesh_dim_names=("dp",))), keys) == set()
+
+def refused(error, path, into, words):
+    before = [p.to_local().clone() if hasattr(p, "to_local") else p.clone() for p in into.parameters()]
+    try:
+        checkpoint.load(path, keyring=keys, into=into)
+    except error as received:
+        assert words in str(received), received
+    else:
+        raise AssertionError(words)
+    now = [p.to_local() if hasattr(p, "to_local") else p for p in into.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(before, now))
+
+dist.barrier()
+refused(Unsupported, other, fresh(), "rank")
+refused(RuntimeError, path, nn.Linear(4, 6), "DTensor")
+content = bytearray(open(path, "rb").read())
+content[-1000] ^= 1
+open(f"{folder}/damaged.{rank}", "wb").write(content)
+refused(SealError, f"{folder}/damaged.{rank}", fresh(), "segment")
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+def test_each_process_loads_its_shards_into_their_memory(keyring: Keyring, tmp_path: Path) -> None:
+    ranks = [
+        subprocess.Popen([sys.executable, "-c", RANK, str(rank), str(tmp_path)], cwd=Path(__file__).parent, stderr=subprocess.PIPE, text=True)
+        for rank in range(3)
+    ]
+    for rank in ranks:
+        _, error = rank.communicate(timeout=120)
+        assert rank.returncode == 0, error

@@ -1,5 +1,8 @@
 #include "torch_ext/checkpoint/module_state.h"
 
+#include <ATen/TensorSubclassLikeUtils.h>
+
+#include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <tuple>
@@ -111,10 +114,10 @@ json encode_optimizer(const torch::optim::Optimizer& optimizer, NamedTensors& te
 /// Access to an encoded tree that came from outside: every surprise is a SealError.
 class Tree {
  public:
-  Tree(const LoadedTensors& loaded) {
-    for (const auto& [name, tensor] : loaded.tensors) tensors_.emplace(name, tensor);
+  Tree(const std::string& meta_json, const NamedTensors& tensors) {
+    for (const auto& [name, tensor] : tensors) tensors_.emplace(name, tensor);
     // Copies of what is nested are made by recursion.
-    root_ = json::parse(loaded.meta_json, [](int depth, json::parse_event_t, json&) {
+    root_ = json::parse(meta_json, [](int depth, json::parse_event_t, json&) {
       if (depth > kDeepest) malformed();
       return true;
     }, false);
@@ -131,6 +134,15 @@ class Tree {
       if (k == key) return v;
     }
     return nullptr;
+  }
+  /// How often each text stands in the tree; at least as often as a tensor of that name is used.
+  std::map<std::string, int> mentions() const {
+    std::map<std::string, int> found;
+    const json flat = root_.flatten();
+    for (const json& value : flat) {
+      if (value.is_string()) ++found[value.get<std::string>()];
+    }
+    return found;
   }
   json state(const char* key) const { return member(root_["state"], key); }
   std::vector<std::pair<json, json>> entries(const json& map) const {
@@ -186,6 +198,19 @@ class Tree {
   json root_;
   std::map<std::string, at::Tensor> tensors_;
 };
+
+bool is_plain(const at::Tensor& tensor) {
+  return tensor.layout() == at::kStrided && tensor.device().is_cpu() && !tensor.is_quantized() && !tensor.is_conj() && !tensor.is_neg() &&
+         !tensor.is_inference() && !at::isTensorSubclassLike(tensor) && tensor.is_contiguous() && tensor.numel() > 0;
+}
+
+const void* storage_of(const at::Tensor& tensor) { return tensor.has_storage() ? tensor.storage().unsafeGetStorageImpl() : nullptr; }
+
+std::map<const void*, int> users_of_storages(const std::map<std::string, at::Tensor>& state) {
+  std::map<const void*, int> users;
+  for (const auto& [name, tensor] : state) ++users[storage_of(tensor)];
+  return users;
+}
 
 [[noreturn]] void refuse_kind() {
   throw InvalidArgument(
@@ -380,9 +405,30 @@ std::string encode_state(const torch::nn::Module& module, const torch::optim::Op
   return json{{"format", kFormat}, {"state", state}}.dump();
 }
 
+Places places_of(const SealedReader& reader, const torch::nn::Module& module) {
+  const Tree tree(reader.meta_json(), {});
+  const auto mine = state_of(module);
+  const auto mentions = tree.mentions();
+  const auto users = users_of_storages(mine);
+  std::map<std::string, const SealedReader::Entry*> entries;
+  for (const SealedReader::Entry& entry : reader.tensors()) entries.emplace(entry.name, &entry);
+  Places places;
+  for (const auto& [name, node] : tree.entries(tree.state("model"))) {
+    const auto own = name.is_string() ? mine.find(name.get<std::string>()) : mine.end();
+    if (own == mine.end() || !node.is_object() || !node.contains("$tensor") || !node["$tensor"].is_string()) continue;
+    const auto saved = entries.find(node["$tensor"].get<std::string>());
+    if (saved == entries.end()) Tree::malformed();
+    const at::Tensor& tensor = own->second;
+    if (tensor.sizes() != saved->second->shape) return {};
+    const bool alone = is_plain(tensor) && users.at(storage_of(tensor)) == 1 && mentions.at(saved->first) == 1;
+    if (alone && tensor.scalar_type() == type_of(*saved->second)) places.emplace(saved->first, tensor);
+  }
+  return places;
+}
+
 void decode_state(const LoadedTensors& loaded, torch::nn::Module& module,
                   torch::optim::Optimizer* optimizer) {
-  const Tree tree(loaded);
+  const Tree tree(loaded.meta_json, loaded.tensors);
   auto mine = state_of(module);
   std::vector<std::pair<at::Tensor, at::Tensor>> copies;
   for (const auto& [name, node] : tree.entries(tree.state("model"))) {
@@ -406,6 +452,7 @@ void decode_state(const LoadedTensors& loaded, torch::nn::Module& module,
     fresh = decode_optimizer(tree, saved, *optimizer);
   }
   torch::NoGradGuard no_grad;
+  loaded.fill_places();
   for (auto& [to, from] : copies) to.copy_(from);
   if (optimizer) fresh.move_into(*optimizer);
 }

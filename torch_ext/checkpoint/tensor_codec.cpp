@@ -2,6 +2,7 @@
 
 #include <array>
 #include <map>
+#include <memory>
 
 #include "dpcore/error.h"
 
@@ -27,13 +28,6 @@ const char* name_of(const std::string& tensor, at::ScalarType type) {
   throw Unsupported(message("[checkpoint] Expected a plain dtype for '", tensor, "', received ", c10::toString(type), ". Convert it first."));
 }
 
-at::ScalarType type_of(const std::string& tensor, const std::string& name) {
-  for (const Dtype& dtype : kDtypes) {
-    if (name == dtype.name) return dtype.type;
-  }
-  throw SealError(message("[checkpoint] Expected a dtype that PyTorch has for '", tensor, "', received ", name, "."));
-}
-
 std::span<std::byte> bytes_of(const at::Tensor& tensor) {
   return {static_cast<std::byte*>(tensor.data_ptr()), static_cast<std::size_t>(tensor.nbytes())};
 }
@@ -45,7 +39,26 @@ at::Tensor plain(const std::string& name, const at::Tensor& tensor) {
   return tensor.detach().resolve_conj().resolve_neg().cpu().contiguous();
 }
 
+// Some tensors of a file, and where each goes.
+struct Rooms {
+  std::vector<std::string> names;
+  std::vector<std::span<std::byte>> rooms;
+
+  void add(const std::string& name, const at::Tensor& tensor) {
+    names.push_back(name);
+    rooms.push_back(bytes_of(tensor));
+  }
+  void fill(const SealedReader& reader) const { reader.read_some(names, rooms); }
+};
+
 }  // namespace
+
+at::ScalarType type_of(const SealedReader::Entry& entry) {
+  for (const Dtype& dtype : kDtypes) {
+    if (entry.dtype == dtype.name) return dtype.type;
+  }
+  throw SealError(message("[checkpoint] Expected a dtype that PyTorch has for '", entry.name, "', received ", entry.dtype, "."));
+}
 
 at::ScalarType type_of_torch_name(const std::string& name) {
   static const std::map<std::string, at::ScalarType> types{
@@ -68,17 +81,27 @@ SealedWriter write_tensors(const std::string& path, const SealedCore& core, cons
 }
 
 LoadedTensors load_tensors(const std::string& path, const KeyProvider& keyring,
-                           const std::function<bool(const SealedReader&)>& trusted) {
-  SealedReader reader(path, keyring);
-  if (trusted && trusted(reader)) reader.trust_digest();
-  LoadedTensors loaded{reader.core(), reader.meta_json(), {}, reader.digest()};
-  std::vector<std::span<std::byte>> rooms;
-  for (const SealedReader::Entry& entry : reader.tensors()) {
-    at::Tensor tensor = at::empty(entry.shape, type_of(entry.name, entry.dtype));
-    rooms.push_back(bytes_of(tensor));
+                           const std::function<bool(const SealedReader&)>& trusted,
+                           const std::function<Places(const SealedReader&)>& places_of) {
+  const auto reader = std::make_shared<SealedReader>(path, keyring);
+  if (trusted && trusted(*reader)) reader->trust_digest();
+  const Places places = places_of ? places_of(*reader) : Places{};
+  LoadedTensors loaded{reader->core(), reader->meta_json(), {}, reader->digest()};
+  Rooms here, in_place;
+  for (const SealedReader::Entry& entry : reader->tensors()) {
+    const auto place = places.find(entry.name);
+    const bool has_place = place != places.end();
+    at::Tensor tensor = has_place ? place->second : at::empty(entry.shape, type_of(entry));
+    (has_place ? in_place : here).add(entry.name, tensor);
     loaded.tensors.emplace_back(entry.name, std::move(tensor));
   }
-  reader.read_all(rooms);
+  if (places.empty()) {
+    reader->read_all(here.rooms);
+    return loaded;
+  }
+  reader->pin();
+  here.fill(*reader);
+  loaded.fill_places = [reader, in_place = std::move(in_place)] { in_place.fill(*reader); };
   return loaded;
 }
 

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <cmath>
@@ -218,6 +219,61 @@ TEST_F(Checkpoint, TreesThatMeanNothingAreRefusedAndChangeNothing) {
   NamedTensors same = tensors;
   decode_state({{}, good, same, ""}, *layer, &optimizer);
   EXPECT_TRUE(layer->weight.equal(same.front().first == "model/weight" ? same.front().second : same[1].second));
+}
+
+TEST_F(Checkpoint, WeightsAreDecryptedInTheirOwnMemory) {
+  nn::Sequential model = make_model(), other = make_model();
+  optim::Adam adam(model->parameters()), empty(other->parameters());
+  train(model, adam, 1);
+  engine().save_checkpoint(file("a.sealed"), *model, &adam);
+  const Keyring keyring = Keyring::open(file("keyring"));
+  const auto places = [&](const SealedReader& reader) { return places_of(reader, *other); };
+  const LoadedTensors loaded = load_tensors(file("a.sealed"), keyring, {}, places);
+  std::vector<Tensor> own = state_of(other);
+  for (const auto& [name, tensor] : loaded.tensors) {
+    if (!name.starts_with("model/")) continue;
+    EXPECT_TRUE(std::any_of(own.begin(), own.end(), [&](const Tensor& t) { return t.is_same(tensor); })) << name;
+  }
+  EXPECT_FALSE(same(model, other));  // authenticated, and not yet filled
+  const auto version = own[0]._version();
+  decode_state(loaded, *other, &empty);
+  expect_same(model, other);
+  EXPECT_GT(own[0]._version(), version);
+}
+
+TEST_F(Checkpoint, OnlyMemoryThatNobodySharesIsWrittenDirectly) {
+  const auto make = [](float fill) {
+    nn::Sequential model(nn::Linear(4, 4), nn::Linear(4, 4), nn::Linear(4, 4));
+    torch::NoGradGuard no_grad;
+    model->ptr(1)->as<nn::Linear>()->weight.set_data(model->ptr(0)->as<nn::Linear>()->weight.data());
+    model->ptr(2)->as<nn::Linear>()->weight.set_data(torch::zeros({4, 4}).t());
+    for (Tensor& parameter : model->parameters()) parameter.fill_(fill);
+    return model;
+  };
+  nn::Sequential model = make(1), other = make(2);
+  other->ptr(2)->as<nn::Linear>()->bias.set_data(torch::zeros({4}, at::kDouble));
+  engine().save_checkpoint(file("a.sealed"), *model);
+  const SealedReader reader(file("a.sealed"), Keyring::open(file("keyring")));
+  const Places places = places_of(reader, *other);
+  EXPECT_EQ(places.size(), 2u);
+  EXPECT_TRUE(places.contains("model/0.bias") && places.contains("model/1.bias"));
+  engine().load_checkpoint(file("a.sealed"), *other);
+  expect_same(model, [&] { other->to(at::kFloat); return other; }());
+}
+
+TEST_F(Checkpoint, WhatChangesBetweenTheTwoReadsGivesNothing) {
+  nn::Sequential model(nn::Linear(600, 1000)), other(nn::Linear(600, 1000));
+  engine().save_checkpoint(file("a.sealed"), *model);
+  const auto places = [&](const SealedReader& reader) { return places_of(reader, *other); };
+  const LoadedTensors loaded = load_tensors(file("a.sealed"), Keyring::open(file("keyring")), {}, places);
+  std::fstream bytes(file("a.sealed"), std::ios::in | std::ios::out | std::ios::binary);
+  bytes.seekp(1 << 20).put('x');
+  bytes.close();
+  EXPECT_THROW(decode_state(loaded, *other, nullptr), SealError);
+  for (const Tensor& parameter : other->parameters()) EXPECT_TRUE(parameter.eq(0).all().item<bool>());
+  // What was damaged before it was opened changes nothing.
+  EXPECT_THROW(engine().load_checkpoint(file("a.sealed"), *model), SealError);
+  for (const Tensor& parameter : model->parameters()) EXPECT_FALSE(parameter.eq(0).any().item<bool>());
 }
 
 TEST_F(Checkpoint, FilesAreKeptUnlessOverwritten) {
