@@ -4,10 +4,9 @@
 #include <fstream>
 
 #include "accounting/access/digest.h"
-#include "accounting/access/people.h"
 #include "accounting/access/run_approvals.h"
 #include "accounting/ledger/cover.h"
-#include "accounting/ledger/engines.h"
+#include "accounting/ledger/founded.h"
 #include "accounting/ledger/payload.h"
 #include "accounting/ledger/session.h"
 #include "accounting/ledger/state_folder.h"
@@ -20,26 +19,14 @@ using ledger_test::Engine;
 using ledger_test::in_seconds;
 using ledger_test::Key;
 using ledger_test::new_key;
-using ledger_test::People;
 using ledger_test::present;
 using ledger_test::TemporaryFolder;
 
 const Event kStep = Event::gaussian(20);
 constexpr double kDelta = 1e-5;
 
-class Access : public ledger_test::OnBothEngines {
+class Access : public ledger_test::Founded {
  protected:
-  void SetUp() override {
-    OnBothEngines::SetUp();
-    if (IsSkipped()) return;
-    ledger_ = people_.found(path_);
-  }
-  std::shared_ptr<Ledger> as(const Key& key) {
-    auto handle = Ledger::open(path_, false);
-    handle->identify(key);
-    return handle;
-  }
-  std::shared_ptr<Ledger> as(Role role) { return as(people_.key_of(role)); }
   std::string reason_of(const std::function<void()>& body) {
     const auto before = ledger_->records("audit").size();
     try {
@@ -58,9 +45,6 @@ class Access : public ledger_test::OnBothEngines {
     const std::string signature = hex_of(signer->sign("policy", bytes_of(text)));
     as(Role::privacy_officer)->publish_policy(text, signer->public_key().id(), signature);
   }
-
-  People people_;
-  std::shared_ptr<Ledger> ledger_;
 };
 
 TEST_P(Access, NothingWorksWithoutProof) {

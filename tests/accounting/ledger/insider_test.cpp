@@ -8,10 +8,9 @@
 #include <vector>
 
 #include "accounting/access/digest.h"
-#include "accounting/access/people.h"
 #include "accounting/access/run_approvals.h"
 #include "accounting/ledger/cover.h"
-#include "accounting/ledger/engines.h"
+#include "accounting/ledger/founded.h"
 #include "accounting/ledger/payload.h"
 #include "accounting/ledger/session.h"
 #include "accounting/ledger/state_folder.h"
@@ -24,24 +23,13 @@ using ledger_test::Engine;
 using ledger_test::in_seconds;
 using ledger_test::Key;
 using ledger_test::new_key;
-using ledger_test::People;
 using ledger_test::present;
 
 const Event kStep = Event::gaussian(20);
 constexpr double kDelta = 1e-5;
 
-class Insider : public ledger_test::OnBothEngines {
+class Insider : public ledger_test::Founded {
  protected:
-  void SetUp() override {
-    OnBothEngines::SetUp();
-    if (IsSkipped()) return;
-    ledger_ = people_.found(path_);
-  }
-  std::shared_ptr<Ledger> as(const Key& key) {
-    auto handle = Ledger::open(path_, false);
-    handle->identify(key);
-    return handle;
-  }
   static std::string reason_of(const std::function<void()>& body) {
     try {
       body();
@@ -92,9 +80,6 @@ class Insider : public ledger_test::OnBothEngines {
     const std::string fault = append(state, "audit", ledger::encode(decision));
     return fault.empty() ? append(state, item.kind, item.payload) : fault;
   }
-
-  People people_;
-  std::shared_ptr<Ledger> ledger_;
 };
 
 INSTANTIATE_TEST_SUITE_P(Engines, Insider, testing::Values(Engine::sqlite, Engine::postgres), ledger_test::engine_name);
