@@ -97,6 +97,12 @@ void DurableFile::begin_writeback(std::uint64_t offset, std::uint64_t size) {
   ::sync_file_range(file_, static_cast<off_t>(offset), static_cast<off_t>(size), SYNC_FILE_RANGE_WRITE);
 }
 
+void DurableFile::forget_replaced() const {
+  if (if_exists_ == IfExists::refuse) return;
+  const Descriptor old(::openat(folder_, name_.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+  if (old.get() >= 0) ::posix_fadvise(old.get(), 0, 0, POSIX_FADV_DONTNEED);
+}
+
 void DurableFile::publish() {
   if (!pending_ || failed_) {
     throw InvalidState(

@@ -34,6 +34,10 @@ class DurableFile {
   /// before publish(), which also reports what went wrong.
   void begin_writeback(std::uint64_t offset, std::uint64_t size);
 
+  /// Gives back the memory in which the system holds what is to be replaced, so that a large file takes no more than its own. A hint:
+  /// the old file stays, and stays readable.
+  void forget_replaced() const;
+
   /// fsync, rename to the final name, fsync of the folder. Once.
   void publish();
 

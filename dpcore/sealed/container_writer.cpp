@@ -57,6 +57,7 @@ ContainerWriter::ContainerWriter(const std::string& path, const std::string& dat
   append(header, floe.header());
 
   file_ = std::make_unique<DurableFile>(path, options.if_exists);
+  file_->forget_replaced();
   file_->write_at(0, header);
   const std::vector<SegmentDigest> digests = write_segments(floe, payload, header.size(), options, *file_);
 
