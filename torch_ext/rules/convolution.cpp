@@ -13,6 +13,7 @@
 #include "torch_ext/capture/sum_of_products.h"
 #include "torch_ext/rules/direct_convolution.h"
 #include "torch_ext/rules/gemm.h"
+#include "torch_ext/rules/gram.h"
 #include "torch_ext/rules/rule.h"
 
 namespace hushgrad {
@@ -20,7 +21,6 @@ namespace {
 
 using torch::autograd::generated::ConvolutionBackward0;
 
-constexpr double kCancelled = 0.01;  // see gram.cpp
 constexpr std::int64_t kPatchBytes = 256 * 1024;  // of one block of patches: half of a second-level cache
 
 /// patches: [patch, count] for out positions [first, first + count) of one image and group. image: [C/groups, in...]

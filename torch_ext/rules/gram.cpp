@@ -59,10 +59,7 @@ at::Tensor gram_cpu(const at::Tensor& a, const at::Tensor& g, const RowMap& map,
   return partial.sum(1);
 }
 
-// Rows that cancel each other leave a small difference of large float32 numbers, and a norm below the true one would let a sample
-// through the bound. Below this share of what the rows have one by one the gradient itself is formed, in float64.
-constexpr double kCancelled = 0.01;
-constexpr std::int64_t kBlock = 1 << 20;  // entries of it at a time
+constexpr std::int64_t kBlock = 1 << 20;  // entries of a formed gradient at a time
 
 /// || g^T a ||^2 of one sample. a: [T, d], g: [T, p].
 double formed_squared_norm(const at::Tensor& a, const at::Tensor& g) {

@@ -7,6 +7,10 @@
 
 namespace hushgrad {
 
+/// Rows that cancel each other leave a small difference of large float32 numbers, and a norm below the true one would let a sample
+/// through the bound. Below this share of what the rows have one by one the gradient itself is formed.
+inline constexpr double kCancelled = 0.01;
+
 /// activations: [R, d], backprops: [R, p], R = B*T -> ||g_b^T a_b||_F^2 = sum_{t,s} (a_t . a_s)(g_t . g_s): [B] float64.
 /// Only tiles on and above the diagonal are computed, and none is written out.
 at::Tensor gram_squared_norms(const at::Tensor& activations, const at::Tensor& backprops, const RowMap& rows,

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "torch_ext/rules/rule.h"
+#include "torch_ext/rules/vector_units.h"
 
 namespace hushgrad {
 namespace {
@@ -39,6 +40,60 @@ WeightAndBias row_normalised_sums(const at::Tensor& x, const at::Tensor& g, cons
           c[k] += gr[k];
         }
       }
+    }
+  });
+  return {weight, bias};
+}
+
+/// Sum of g * (x - mean) and of g over one channel.
+struct ChannelSums {
+  double weight, bias;
+};
+
+HUSHGRAD_CLONES ChannelSums channel_sums(const float* x, const float* g, float mean, std::int64_t positions) {
+  constexpr std::int64_t lanes = 32, block = 4096;  // as many sums at a time, and so many values before they are added in float64
+  ChannelSums total{0, 0};
+  for (std::int64_t first = 0; first < positions; first += block) {
+    const std::int64_t last = std::min(first + block, positions);
+    float weight[lanes] = {}, bias[lanes] = {};
+    std::int64_t i = first;
+    for (; i + lanes <= last; i += lanes) {
+      for (std::int64_t k = 0; k < lanes; ++k) {
+        weight[k] += g[i + k] * (x[i + k] - mean);
+        bias[k] += g[i + k];
+      }
+    }
+    for (; i < last; ++i) {
+      weight[i % lanes] += g[i] * (x[i] - mean);
+      bias[i % lanes] += g[i];
+    }
+    for (std::int64_t k = 0; k < lanes; ++k) {
+      total.weight += static_cast<double>(weight[k]);
+      total.bias += static_cast<double>(bias[k]);
+    }
+  }
+  return total;
+}
+
+/// x, g: [N, C, positions] contiguous; mean, rstd: [N, groups]. Sums over the positions: [N, C].
+WeightAndBias channel_normalised_sums(const at::Tensor& x, const at::Tensor& g, const at::Tensor& mean, const at::Tensor& rstd) {
+  const std::int64_t images = x.size(0), channels = x.size(1), positions = x.size(2), per_group = channels / mean.size(1);
+  const auto is_float = [](const at::Tensor& t) { return t.is_cpu() && t.scalar_type() == at::kFloat; };
+  if (!(is_float(x) && is_float(g) && is_float(mean) && is_float(rstd))) {
+    const auto by_channel = [&](const at::Tensor& t) { return t.repeat_interleave(per_group, 1); };
+    return {(x - by_channel(mean).unsqueeze(2)).mul(g).sum(2) * by_channel(rstd), g.sum(2)};
+  }
+  at::Tensor weight = at::empty({images, channels}, x.options()), bias = at::empty({images, channels}, x.options());
+  const float *px = x.const_data_ptr<float>(), *pg = g.const_data_ptr<float>();
+  const at::Tensor means = mean.contiguous(), rstds = rstd.contiguous();
+  const float *pm = means.const_data_ptr<float>(), *pr = rstds.const_data_ptr<float>();
+  float *pw = weight.data_ptr<float>(), *pb = bias.data_ptr<float>();
+  at::parallel_for(0, images * channels, std::max<std::int64_t>(1, 32768 / std::max<std::int64_t>(1, positions)), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      const std::int64_t group = row / per_group;
+      const ChannelSums sums = channel_sums(px + row * positions, pg + row * positions, pm[group], positions);
+      pw[row] = static_cast<float>(sums.weight * pr[group]);
+      pb[row] = static_cast<float>(sums.bias);
     }
   });
   return {weight, bias};
@@ -87,14 +142,11 @@ bool group_norm_rule(const SiteView& view, Contributions& out) {
   if (map.dim != 0) return false;
   const std::int64_t images = node->N.guard_int(__FILE__, __LINE__), channels = node->C.guard_int(__FILE__, __LINE__);
   const std::int64_t positions = node->HxW.guard_int(__FILE__, __LINE__), groups = node->group;
-  // [N, G, C/G, HW]
-  const std::vector<std::int64_t> grouped{images, groups, channels / groups, positions};
-  const at::Tensor x = at_least_float(unpack_once(node->input_).detach()).reshape(grouped);
-  const at::Tensor g = at_least_float(view.backprops[0].detach()).reshape(grouped);
-  const at::Tensor mean = at_least_float(unpack_once(node->result1_, view.site.node)).view({images, groups, 1, 1});
-  const at::Tensor rstd = at_least_float(unpack_once(node->result2_, view.site.node)).view({images, groups, 1});
-  const at::Tensor weight = ((x - mean).mul_(g).sum(3) * rstd).view({images, channels});
-  const at::Tensor bias = g.sum(3).view({images, channels});
+  const at::Tensor x = at_least_float(unpack_once(node->input_).detach()).contiguous().view({images, channels, positions});
+  const at::Tensor g = at_least_float(view.backprops[0].detach()).contiguous().view({images, channels, positions});
+  const at::Tensor mean = at_least_float(unpack_once(node->result1_, view.site.node)).view({images, groups});
+  const at::Tensor rstd = at_least_float(unpack_once(node->result2_, view.site.node)).view({images, groups});
+  const auto [weight, bias] = channel_normalised_sums(x, g, mean, rstd);
   const auto per_sample = [&](const at::Tensor& t) { return by_sample(t, map, view.batch).sum(1); };
   emit(view, {per_sample(weight), per_sample(bias)}, out);
   return true;
