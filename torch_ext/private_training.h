@@ -110,7 +110,7 @@ class PrivateTraining {
   const std::string& suspicion() const { return capture_.suspicion(); }
   /// See GraphCapture::check_derivatives().
   bool needs_derivatives() const { return capture_.needs_derivatives(); }
-  void check_derivatives(const std::vector<at::Tensor>& outputs) { capture_.check_derivatives(outputs); }
+  void check_derivatives(const std::vector<at::Tensor>& outputs, bool of_part = false) { capture_.check_derivatives(outputs, of_part); }
   /// See GraphCapture::check_loss().
   void check_loss(const std::vector<at::Tensor>& losses, const std::vector<at::Tensor>& gradients) { capture_.check_loss(losses, gradients); }
   bool has_gradients() const { return capture_.has_gradients(); }

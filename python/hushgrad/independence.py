@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from hushgrad.errors import Unsupported
-from hushgrad.left_out import check_backward, check_without_others
+from hushgrad.left_out import check_backward, check_without_others, some_of
 from hushgrad.nested import tensors_in
-from hushgrad.reruns import HooksLeftOut, on_copies, outputs_of, replace_samples
+from hushgrad.reruns import HooksLeftOut, on_copies, outputs_of, random_states, replace_samples, without_samples
 
 __all__ = ["Problem", "check_forward", "check_inputs", "check_modules", "find_mixing_module", "problem_of"]
 
@@ -98,15 +98,15 @@ def check_forward(
     kwargs: dict[str, Any],
     batch: int,
     batch_dim: int,
-    check_derivatives: Callable[[list[torch.Tensor]], None] | None = None,
+    check_derivatives: Callable[[list[torch.Tensor], bool], None] | None = None,
 ) -> None:
     """Runs the module 9 + 2*ceil(log2 batch) times without gradients and compares.
 
     For every bit of the sample's number the samples that have it, and then those that have not, get a neighbour's input;
     any two samples are so told apart in both directions. Then six samples stand alone among copies of themselves, so that
     the largest or the longest sample of the batch is gone, and half of the samples are left out. Random state, attributes and buffers
-    are put back after every run. Where the core has taken something for a function of parameters alone, it sees the outputs of eight runs
-    with gradients: two, between which every sample was replaced, and those of samples alone. Where the user's code computes gradients
+    are put back after every run. Where the core has taken something for a function of parameters alone, it sees the outputs of nine runs
+    with gradients: two, between which every sample was replaced, those of samples alone, and one of half of them. Where the user's code computes gradients
     (hooks, autograd functions), gradients of parts of the batch have to add up.
 
     Raises:
@@ -116,11 +116,7 @@ def check_forward(
     if batch < 2:
         return
     if check_derivatives is not None:
-        with torch.enable_grad(), on_copies(module) as restart:
-            for replaced, donors in _derivative_batches(batch):
-                restart()
-                changed_args, changed_kwargs = replace_samples((args, kwargs), replaced, batch, batch_dim, donors)
-                check_derivatives([t for t in tensors_in(module(*changed_args, **changed_kwargs)) if t.requires_grad])
+        _check_derivatives(module, args, kwargs, batch, batch_dim, check_derivatives)
     with torch.no_grad(), on_copies(module) as restart, HooksLeftOut() as hooks:
         restart()
         reference = [t.detach().clone() for t in outputs_of(module(*args, **kwargs))]
@@ -138,6 +134,27 @@ def check_forward(
                     )
         check_without_others(module, args, kwargs, batch, batch_dim, restart)
     check_backward(module, args, kwargs, batch, batch_dim, hooks_seen=hooks.seen)
+
+
+def _check_derivatives(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], batch: int, batch_dim: int, check: Callable[[list[torch.Tensor], bool], None]
+) -> None:
+    def outputs(changed: tuple[tuple[Any, ...], dict[str, Any]]) -> list[torch.Tensor]:
+        restart()
+        return [t for t in tensors_in(module(*changed[0], **changed[1])) if t.requires_grad]
+
+    with torch.enable_grad(), on_copies(module) as restart:
+        for replaced, donors in _derivative_batches(batch):
+            check(outputs(replace_samples((args, kwargs), replaced, batch, batch_dim, donors)), False)
+        drawn = random_states()
+        restart()
+        if random_states() != drawn:
+            return  # fewer samples would get other random numbers
+        try:
+            part = outputs(without_samples((args, kwargs), some_of(batch), batch, batch_dim))
+        except Exception:  # a part of its inputs is none that this module takes, whatever it says to that
+            return
+        check(part, True)
 
 
 def find_mixing_module(

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hushgrad.nested import tensors_in
 
-__all__ = ["ConstantDraws", "HooksLeftOut", "TooManyDraws", "on_copies", "outputs_of", "replace_samples", "without_samples"]
+__all__ = ["ConstantDraws", "HooksLeftOut", "TooManyDraws", "on_copies", "outputs_of", "random_states", "replace_samples", "without_samples"]
 
 _OWN_ATTRIBUTES = frozenset(vars(nn.Module()))
 
@@ -79,6 +79,14 @@ def _attributes_of(module: nn.Module) -> Callable[[], None]:
                 container.extend(content) if isinstance(container, list) else container.update(content)
 
     return put_back
+
+
+def random_states() -> list[bytes]:
+    """Of torch's generators, as they are now: another list after a draw."""
+    states = [torch.get_rng_state()]
+    if torch.cuda.is_available():
+        states += [torch.cuda.get_rng_state(device) for device in range(torch.cuda.device_count())]
+    return [state.numpy().tobytes() for state in states]
 
 
 class HooksLeftOut(TorchFunctionMode):

@@ -32,7 +32,9 @@ class GraphCapture::Impl : public std::enable_shared_from_this<GraphCapture::Imp
   bool watch(const std::vector<at::Tensor>& outputs);
   void check_loss(const std::vector<at::Tensor>& losses, const std::vector<at::Tensor>& gradients);
   const RowProofs& proofs() const { return proofs_; }
-  void check_derivatives(const std::vector<at::Tensor>& outputs) { proofs_.check_derivatives(differentiable(outputs).roots); }
+  void check_derivatives(const std::vector<at::Tensor>& outputs, bool of_part) {
+    proofs_.check_derivatives(differentiable(outputs).roots, of_part);
+  }
   bool has_gradients() const { return gradients_.has_gradients() || completed_; }
   void accumulate();
   void discard(bool all);
@@ -285,7 +287,7 @@ std::vector<at::Tensor> GraphCapture::take_sums() { return impl_->gradients().ta
 ClippedSum GraphCapture::finish_count(float& storage) { return impl_->gradients().finish_count(storage); }
 const std::string& GraphCapture::suspicion() const { return impl_->proofs().suspicion(); }
 bool GraphCapture::needs_derivatives() const { return impl_->proofs().needs_derivatives(); }
-void GraphCapture::check_derivatives(const std::vector<at::Tensor>& outputs) { impl_->check_derivatives(outputs); }
+void GraphCapture::check_derivatives(const std::vector<at::Tensor>& outputs, bool of_part) { impl_->check_derivatives(outputs, of_part); }
 void GraphCapture::check_loss(const std::vector<at::Tensor>& losses, const std::vector<at::Tensor>& gradients) { impl_->check_loss(losses, gradients); }
 void GraphCapture::set_max_grad_norm(double max_grad_norm) { impl_->set_max_grad_norm(max_grad_norm); }
 double GraphCapture::max_grad_norm() const { return impl_->options().max_grad_norm; }

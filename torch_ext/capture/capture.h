@@ -50,8 +50,9 @@ class GraphCapture {
   bool needs_derivatives() const;
 
   /// Compares those parts between the outputs of this call and of the one before: forward passes from the same state, between which
-  /// every sample was replaced. Derivatives that moved are derivatives of data. Leaves nothing attached. @throws Unsupported.
-  void check_derivatives(const std::vector<at::Tensor>& outputs);
+  /// every sample was replaced, or in the second of which samples were left out (`of_part`; what then looks different from its
+  /// structure on says nothing). Derivatives that moved are derivatives of data. Leaves nothing attached. @throws Unsupported.
+  void check_derivatives(const std::vector<at::Tensor>& outputs, bool of_part = false);
 
   /// True if a backward pass has left per-sample gradients that were not accumulated yet.
   bool has_gradients() const;

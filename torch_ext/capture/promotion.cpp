@@ -92,43 +92,54 @@ bool may_be_constant(const Site& site) {
 }
 
 DerivativeRecord::DerivativeRecord(const Walk& walk, const ParameterIndex& parameters) {
-  std::vector<Edge> boundaries, leaves;
-  variable_list directions;
-  at::Generator generator = at::detail::createCPUGenerator(0x2545f491);
   for (const Site& site : walk.sites) {
     for (const Use& use : site.uses) {
-      if (use.parameter >= 0) continue;
-      const auto& metadata = use.boundary.function->input_metadata(use.boundary.input_nr);
-      boundaries.push_back(use.boundary);
-      directions.push_back(at::randn(edge_sizes(use.boundary), generator, at::TensorOptions().dtype(at::kFloat))
-                               .to(metadata.device(), metadata.dtype().toScalarType()));
+      if (use.parameter < 0) parts_.push_back(part_at(use.boundary, parameters));
     }
   }
-  if (boundaries.empty()) return;
-  for (const NodePtr& node : walk_graph(boundaries, parameters, {}).nodes) {
-    const auto p = parameters.find(node.get());
-    if (p < 0) continue;
-    derivatives_.emplace_back(static_cast<std::size_t>(p), at::Tensor());
-    leaves.emplace_back(node, 0);
-  }
-  const ProbingScope probing;
-  const variable_list found = torch::autograd::Engine::get_default_engine().execute(boundaries, directions, /*keep_graph=*/true,
-                                                                                    /*create_graph=*/false, /*accumulate_grad=*/false, leaves);
-  for (std::size_t i = 0; i < found.size(); ++i) derivatives_[i].second = found[i].defined() ? found[i].detach().clone() : found[i];
 }
 
-std::optional<std::string> DerivativeRecord::differs_from(const DerivativeRecord& other, const ParameterIndex& parameters) const {
+DerivativeRecord::Part DerivativeRecord::part_at(const Edge& boundary, const ParameterIndex& parameters) {
+  Part part{edge_sizes(boundary), {}};
+  std::vector<Edge> leaves;
+  for (const NodePtr& node : walk_graph({boundary}, parameters, {}).nodes) {
+    const auto p = parameters.find(node.get());
+    if (p < 0) continue;
+    part.derivatives.emplace_back(static_cast<std::size_t>(p), at::Tensor());
+    leaves.emplace_back(node, 0);
+  }
+  if (leaves.empty()) return part;
+  at::Generator generator = at::detail::createCPUGenerator(0x2545f491);
+  const auto& metadata = boundary.function->input_metadata(boundary.input_nr);
+  const at::Tensor direction = at::randn(part.sizes, generator, at::TensorOptions().dtype(at::kFloat))
+                                   .to(metadata.device(), metadata.dtype().toScalarType());
+  const ProbingScope probing;
+  const variable_list found = torch::autograd::Engine::get_default_engine().execute({boundary}, {direction}, /*keep_graph=*/true,
+                                                                                    /*create_graph=*/false, /*accumulate_grad=*/false, leaves);
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    if (found[i].defined()) part.derivatives[i].second = found[i].is_sparse() ? found[i].to_dense() : found[i].detach().clone();
+  }
+  return part;
+}
+
+std::optional<std::size_t> DerivativeRecord::first_difference(const Part& x, const Part& y) {
   constexpr double kTolerance = 1e-5;
-  for (std::size_t i = 0; i < derivatives_.size(); ++i) {
-    const auto& [p, mine] = derivatives_[i];
-    if (i >= other.derivatives_.size() || other.derivatives_[i].first != p) return parameters.name(p);
-    const at::Tensor& its = other.derivatives_[i].second;
-    if (mine.defined() != its.defined()) return parameters.name(p);
-    if (!mine.defined()) continue;
-    const at::Tensor a = mine.is_sparse() ? mine.to_dense() : mine, b = its.is_sparse() ? its.to_dense() : its;
-    if (a.equal(b)) continue;
+  for (std::size_t i = 0; i < x.derivatives.size(); ++i) {
+    const auto& [p, mine] = x.derivatives[i];
+    if (i >= y.derivatives.size() || y.derivatives[i].first != p) return p;
+    const at::Tensor& its = y.derivatives[i].second;
+    if (mine.defined() != its.defined()) return p;
+    if (!mine.defined() || mine.equal(its)) continue;
     // NaN is unlike itself: refused.
-    if (!((a - b).norm().item<double>() <= kTolerance * a.norm().item<double>())) return parameters.name(p);
+    if (!((mine - its).norm().item<double>() <= kTolerance * mine.norm().item<double>())) return p;
+  }
+  return std::nullopt;
+}
+
+std::optional<std::string> DerivativeRecord::differs_from(const DerivativeRecord& other, const ParameterIndex& parameters, bool of_part) const {
+  for (std::size_t i = 0; i < std::min(parts_.size(), other.parts_.size()); ++i) {
+    if (of_part && parts_[i].sizes != other.parts_[i].sizes) continue;
+    if (const auto p = first_difference(parts_[i], other.parts_[i])) return parameters.name(*p);
   }
   return std::nullopt;
 }

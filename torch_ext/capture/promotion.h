@@ -29,11 +29,19 @@ bool may_be_constant(const Site& site);
 class DerivativeRecord {
  public:
   DerivativeRecord(const Walk& walk, const ParameterIndex& parameters);
-  /// The name of a parameter whose derivative is another one there; nothing if all are alike.
-  std::optional<std::string> differs_from(const DerivativeRecord& other, const ParameterIndex& parameters) const;
+  /// The name of a parameter whose derivative is another one there; nothing if all are alike. `of_part`: of fewer samples there, so
+  /// that parts that are spread over the batch, and have another size, do not compare.
+  std::optional<std::string> differs_from(const DerivativeRecord& other, const ParameterIndex& parameters, bool of_part) const;
 
  private:
-  std::vector<std::pair<std::size_t, at::Tensor>> derivatives_;  // (parameter, gradient)
+  struct Part {
+    std::vector<std::int64_t> sizes;
+    std::vector<std::pair<std::size_t, at::Tensor>> derivatives;  // (parameter, gradient)
+  };
+  static Part part_at(const Edge& boundary, const ParameterIndex& parameters);
+  static std::optional<std::size_t> first_difference(const Part& x, const Part& y);  // the parameter
+
+  std::vector<Part> parts_;
 };
 
 }  // namespace hushgrad

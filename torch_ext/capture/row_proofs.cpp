@@ -261,16 +261,16 @@ bool RowProofs::identify_rows(const std::vector<ProbedOutput>& outputs, const St
   return true;
 }
 
-void RowProofs::check_derivatives(const std::vector<Edge>& roots) {
+void RowProofs::check_derivatives(const std::vector<Edge>& roots, bool of_part) {
   const std::uint64_t signature = walk_graph(roots, parameters_, {}).signature;
   for (Condition& condition : conditions_) {
     if (signature != condition.signature) {  // says nothing of this one
-      if (condition.only_shown_so) throw Unsupported(condition.complaint);
+      if (condition.only_shown_so && !of_part) throw Unsupported(condition.complaint);
       continue;
     }
     DerivativeRecord record(walk_graph(roots, parameters_, condition.promotions), parameters_);
-    if (condition.derivatives && condition.derivatives->differs_from(record, parameters_)) throw Unsupported(condition.complaint);
-    condition.derivatives = std::move(record);
+    if (condition.derivatives && condition.derivatives->differs_from(record, parameters_, of_part)) throw Unsupported(condition.complaint);
+    if (!of_part) condition.derivatives = std::move(record);
   }
 }
 

@@ -47,7 +47,7 @@ class RowProofs {
   /// See GraphCapture.
   const std::string& suspicion() const { return suspicion_; }
   bool needs_derivatives() const { return !conditions_.empty(); }
-  void check_derivatives(const std::vector<Edge>& roots);
+  void check_derivatives(const std::vector<Edge>& roots, bool of_part);
 
  private:
   /// What probing has shown of all graphs with one signature.
