@@ -3,10 +3,10 @@
     python benchmarks/sealed_bench.py [--gigabytes 1] [--rounds 7] [--folder DIR] [--output benchmarks/results/sealed.json]
 
 A save is timed twice: as each writer does it (a sealed save is durable, it waits for the disk; the others do not), and with
-one ``fsync`` for all. A load is timed until the weights are in a model that exists, which is what a script does with them:
+one ``fsync`` for all, each time where nothing stands, a file of before having been removed. A load is timed until the weights are in a model that exists, which is what a script does with them:
 ``safetensors.torch.load_model``, ``torch.load`` and ``load_state_dict``, ``hushgrad.checkpoint.load(into=model)``; once with the
 file in the page cache, as after a save, and once without, as after a restart. The order of the writers changes from round to
-round, and each finds memory that was in use a moment ago (a virtual machine pays for what its host took back); what is reported are medians, and of the ratios to safetensors the medians of each round's. CPU time is that of all
+round; what is reported are medians, and of the ratios to safetensors the medians of each round's. CPU time is that of all
 threads of the process.
 
 Beside them, plain AES-256-GCM decryption of as many bytes from memory to memory: what no authenticated load goes below.
@@ -49,11 +49,6 @@ def sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)
-
-
-def find_memory(size: int) -> None:
-    """Touches as much memory and frees it."""
-    torch.empty(size, dtype=torch.uint8).fill_(1)
 
 
 def timed(work: Callable[[], object]) -> dict[str, float]:
@@ -231,16 +226,15 @@ def main() -> None:
             names = list(savers)[i % 3 :] + list(savers)[: i % 3]
             for kind, work in kinds.items():
                 for name in names:
+                    if kind != "load":
+                        files[name].unlink()
                     os.sync()  # what one writer left to the disk is not paid by the next
-                    find_memory(2 * size)
                     rows[kind][name].append(timed(work[name]))
             extra["open_one_tensor"].append(timed(one_tensor))
             extra["plain_decryption"].append(timed(aes.decrypt))
             extra["load_without_into_and_copy"].append(timed(sealed_load_and_copy))
             for name in names:
-                load_cold = cold(name)
-                find_memory(2 * size)
-                rows["load_cold"][name].append(timed(load_cold))
+                rows["load_cold"][name].append(timed(cold(name)))
         training = training_in_its_own_process(options)
 
     results: dict[str, Any] = {kind: with_ratios(by_name) for kind, by_name in rows.items()}

@@ -16,6 +16,9 @@ prepare() {
   LD_LIBRARY_PATH="$(dirname "$(find "$build" -name "lib$library.so*" | head -1)")"; export LD_LIBRARY_PATH
 }
 run() { timeout 600 "$tests" --gtest_fail_fast --gtest_filter="$1" > "$work/test.log" 2>&1; }
+failing() {
+  grep -m1 -oP '^\[  FAILED  \] \K[^, ]+' "$work/test.log" || echo "a crash in $(grep -oP '^\[ RUN      \] \K\S+' "$work/test.log" | tail -1)"
+}
 without_fault() {
   local filter
   for filter in "$@"; do
@@ -33,7 +36,7 @@ fault() {
   elif run "$4"; then
     echo "NOT CAUGHT      $1"; missed=1
   else
-    echo "caught          $1    by $(grep -m1 -oP '^\[  FAILED  \] \K[^, ]+' "$work/test.log" || echo a crash)"
+    echo "caught          $1    by $(failing)"
   fi
   cp "$work/original" "$file"
 }
