@@ -71,8 +71,11 @@ struct Composition::Product {
 
   void multiply(std::size_t j, std::complex<double> away, double error, double count) {
     const double growth = 2 * away.real() + std::norm(away);
-    const double size = std::sqrt(std::max(0.0, 1 + growth));
-    const double log_coefficient = growth > -0.5 ? std::log1p(growth) / 2 + error / size : std::log(size + error);
+    // A small coefficient is what is left of 1: its square would keep half of the digits that it has itself.
+    const bool small = growth < -0.5;
+    if (small) error += 4 * kUlp;
+    const double size = std::abs(1.0 + away);
+    const double log_coefficient = small ? std::log(size + error) : std::log1p(growth) / 2 + error / size;
     log_size[j] += count * log_coefficient;
     if (log_size[j] < -kNegligible) return;
     const double turn = std::atan2(away.imag(), 1 + away.real());
@@ -211,8 +214,13 @@ double Composition::log_delta(double epsilon) const {
   // The sum wraps around: mass one or more periods away counts too. From below it carries at most exp(-tilt * period)
   // of the untilted probability, from above a Chernoff bound of the tilted one.
   const double period = static_cast<double>(length_) * spacing_;
-  const double below = std::exp(tilt_ * (epsilon - period) - log_moment_ + relative_error_) / -std::expm1(-tilt_ * period);
-  const double above = std::exp(far_log_moment_ - far_tilt_ * (epsilon + period) + relative_error_) /
+  // Where nearly all that the sum holds has come around, the difference is rounding: of the sum too, hence twice.
+  const auto rounded = [&](double log_moment, double exponent) {
+    return 2 * (relative_error_ + 4 * kUlp * (std::abs(log_moment) + std::abs(exponent) + std::abs(tilt_ * epsilon) + 8));
+  };
+  const double from_below = tilt_ * (epsilon - period), from_above = far_tilt_ * (epsilon + period);
+  const double below = std::exp(from_below - log_moment_ + rounded(log_moment_, from_below)) / -std::expm1(-tilt_ * period);
+  const double above = std::exp(far_log_moment_ - from_above + rounded(far_log_moment_, from_above)) /
                        -std::expm1(-far_tilt_ * period);
   return finish(std::log(std::max(sum - error - below - above, 0.0)), epsilon);
 }

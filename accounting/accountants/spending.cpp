@@ -24,6 +24,7 @@ constexpr double kSmallestSampling = 1e-12;
 constexpr double kSmallestPairNoise = 0.02;
 constexpr double kLargestPairNoise = 1e6;
 constexpr double kSmallestAllocationNoise = 0.15;
+constexpr double kSmallestMuSquared = 1e-300;  // below, rounding up is no longer a small part
 constexpr double kMostOthers = 1e7;
 constexpr std::int64_t kMostBins = std::int64_t{1} << 14;
 
@@ -37,6 +38,11 @@ double product_up(double a, double b) {
 double sum_up(double a, double b) {
   const double sum = a + b;
   return sum - a == b && sum - b == a ? sum : up(sum);
+}
+
+double count_up(std::int64_t count) {
+  const double nearest = static_cast<double>(count);
+  return nearest < 0x1p63 && static_cast<std::int64_t>(nearest) < count ? up(nearest) : nearest;
 }
 
 // Of the logarithm of a tail: lgamma is right to a few units of rounding of its value, n log n.
@@ -53,7 +59,7 @@ class Flattener {
       case EventKind::no_op: return;
       case EventKind::non_private: return add_exposure(1, count);
       case EventKind::self_composed:
-        return add(event.inner(), product_up(count, static_cast<double>(event.count())));
+        return add(event.inner(), product_up(count, count_up(event.count())));
       case EventKind::composed:
         for (const Event& part : event.events()) add(part, count);
         return;
@@ -101,7 +107,9 @@ class Flattener {
   void add_gaussian(double noise_multiplier, double moved, double count) {
     const double deviation = std::nextafter(noise_multiplier / moved, 0);
     const double s = moved == 1 ? noise_multiplier : deviation;
-    const double mu_squared = up(up(up(1 / (s * s))));  // the square may have been rounded up
+    const double mu = 1 / s;  // the square of s could overflow
+    const double mu_squared = up(up(up(mu * mu)));
+    if (mu_squared < kSmallestMuSquared) spending_.rounded_up = true;
     if (!(mu_squared < kInfinity)) return add_exposure(1, count);
     spending_.mu_squared = sum_up(spending_.mu_squared, product_up(mu_squared, count));
     if (!(spending_.mu_squared < kInfinity)) add_exposure(1, 1);
@@ -117,6 +125,11 @@ class Flattener {
     add_exposure(probability, count);
   }
 
+  double capped(double noise) {
+    if (noise > kLargestPairNoise) spending_.rounded_up = true;
+    return std::min(noise, kLargestPairNoise);
+  }
+
   void add_exposure(double probability, double count) {
     spending_.log_unexposed += count * std::log1p(-probability);
   }
@@ -130,7 +143,7 @@ class Flattener {
   void add_laplace(double probability, double noise_multiplier, double count) {
     const double b = noise_multiplier / distance();
     if (!(b > kSmallestPairNoise)) return add_unbounded(probability, count);
-    add_pair(laplace_pair(probability, std::min(b, kLargestPairNoise)), count);
+    add_pair(laplace_pair(probability, capped(b)), count);
   }
 
   void add_discrete_gaussian(const Event& event, double count) {
@@ -174,6 +187,7 @@ class Flattener {
     flattener.add(inner, 1);
     const Spending batch = flattener.take();
     add_gap(batch, count);
+    spending_.rounded_up = spending_.rounded_up || batch.rounded_up;
     if (batch.log_unexposed == -kInfinity) return 0;
     if (!batch.sampled.empty() || !batch.pairs.empty() || !batch.selections.empty() || batch.log_unexposed != 0) {
       refuse(event, "what it releases of a batch must be Gaussian noise on sums over the whole batch.");
@@ -195,6 +209,7 @@ class Flattener {
     flattener.add(inner, 1);
     const Spending batch = flattener.take();
     add_gap(batch, count);
+    spending_.rounded_up = spending_.rounded_up || batch.rounded_up;
     if (batch.pairs.empty() && batch.selections.empty()) {
       if (batch.sampled.empty() && batch.mu_squared == 0 && batch.log_unexposed == 0) return;
       if (batch.log_unexposed == -kInfinity) return add_exposure(group_probability(probability), count);
@@ -248,10 +263,12 @@ class Flattener {
   // Binomially many of the group's records are in the batch (Charles et al. 2024; Ganesh 2024).
   void add_group_step(double probability, double noise_multiplier, double count) {
     std::vector<double> shifts, probs;
-    double log_choose = 0;
+    long double log_choose = 0;  // thousands of terms, of which a double would keep too few digits
+    const long double log_in = std::log(static_cast<long double>(probability));
+    const long double log_out = std::log1p(-static_cast<long double>(probability));
     for (double k = 0; k <= group_; ++k) {
-      if (k > 0) log_choose += std::log(group_ - k + 1) - std::log(k);
-      const double p = std::exp(log_choose + k * std::log(probability) + (group_ - k) * std::log1p(-probability));
+      if (k > 0) log_choose += std::log(static_cast<long double>(group_ - k + 1)) - std::log(static_cast<long double>(k));
+      const double p = static_cast<double>(std::exp(log_choose + k * log_in + (group_ - k) * log_out));
       if (p == 0) continue;
       shifts.push_back(k);
       probs.push_back(p);
@@ -309,7 +326,7 @@ class Flattener {
     if (q >= 1) return add_gaussian(s, distance(), count);
     // Another record takes the place: two contributions differ, whatever the adjacency.
     if (!(s / 2 > kSmallestPairNoise)) return add_unbounded(q, count);
-    add_pair(replaced_gaussian_pair(q, std::min(s / 2, kLargestPairNoise)), count);
+    add_pair(replaced_gaussian_pair(q, capped(s / 2)), count);
   }
 
   void add_shuffled(const Event& event, double count) {
@@ -335,7 +352,8 @@ class Flattener {
       return add_gaussian(s, 1, count);
     }
     // An average of fewer ratios is larger in convex order.
-    add_pair(random_allocation_pair(std::min(event.integer("bins"), kMostBins), std::min(s, kLargestPairNoise)), count);
+    if (event.integer("bins") > kMostBins) spending_.rounded_up = true;
+    add_pair(random_allocation_pair(std::min(event.integer("bins"), kMostBins), capped(s)), count);
   }
 
   void add_matrix(const Event& event, double count) {
@@ -371,7 +389,7 @@ class Flattener {
     flattener.add(event.inner(), 1);
     Spending run = flattener.take();
     if (run.nothing()) return;
-    if (run.log_unexposed < 0) return add_exposure(1, count);
+    if (run.log_unexposed < 0) return add_unbounded(1, count);  // which runs there are, and whether one is exposed, is random
     if (run.has_gap()) refuse(event, "the runs must be exact. Put FinitePrecisionDpEvent around the whole selection.");
     spending_.selections.push_back({std::make_shared<const Spending>(std::move(run)), event.number("mean"),
                                     event.number("shape"), count});

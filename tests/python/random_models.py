@@ -198,13 +198,13 @@ APART: list[tuple[str, Callable[[RandomModel], Step]]] = [
     ("convolution", of_module(lambda s: nn.Conv1d(s.length, s.length, 3, padding=1), lambda m, x: m(x))),
     ("lstm", of_module(lambda s: nn.LSTM(s.width, s.width, batch_first=True), lstm)),
     ("gru", of_module(lambda s: nn.GRU(s.width, s.width, batch_first=True), lstm)),
-    ("multi-head attention", of_module(lambda s: nn.MultiheadAttention(s.width, 2, batch_first=True), lambda m, x: m(x, x, x)[0])),  # type: ignore[return-value]
+    ("multi-head attention", of_module(lambda s: nn.MultiheadAttention(s.width, 2 - s.width % 2, batch_first=True), lambda m, x: m(x, x, x)[0])),  # type: ignore[return-value]
     ("rnn", of_module(lambda s: nn.RNN(s.width, s.width, batch_first=True, nonlinearity="relu"), lstm)),
     ("weight norm", of_module(lambda s: nn.utils.parametrizations.weight_norm(nn.Linear(s.width, s.width)), lambda m, x: m(x))),
     ("image", of_module(lambda s: nn.Conv2d(1, 1, 3, padding=1), lambda m, x: m(x[:, None]).squeeze(1))),
     ("depthwise", of_module(lambda s: nn.Conv1d(s.length, s.length, 1, groups=s.length), lambda m, x: m(x))),
     ("transposed convolution", of_module(lambda s: nn.ConvTranspose1d(s.length, s.length, 3, padding=1), lambda m, x: m(x))),
-    ("encoder layer", of_module(lambda s: nn.TransformerEncoderLayer(s.width, 2, 5, 0.0, batch_first=True), lambda m, x: m(x))),
+    ("encoder layer", of_module(lambda s: nn.TransformerEncoderLayer(s.width, 2 - s.width % 2, 5, 0.0, batch_first=True), lambda m, x: m(x))),
     ("bilinear", of_module(lambda s: nn.Bilinear(s.width, s.width, s.width), lambda m, x: m(x, x))),
     ("experts", of_two_weights(routed)),
     ("halves of the batch apart", of_two_weights(halves_of_batch)),

@@ -140,6 +140,41 @@ TEST(Spending, SamplingEverythingIsNotSampling) {
   EXPECT_GE(flatten(steps(1, 3, 9)).mu_squared, 1);
 }
 
+// Truths by mpmath: P(S) - e^epsilon Q(S) of the set above the threshold, both directions.
+TEST(PldAccountant, SmallCoefficientsKeepTheirDigits) {
+  const auto group = [](std::int64_t size, double q, double s) { return Event::group(size, Event::poisson_sampled(q, Event::gaussian(s))); };
+  const struct {
+    Event event;
+    double epsilon, delta;
+  } cases[] = {{group(5, 0.9797549273107325, 0.3567222359302121), 24.34533920754371, 0.998742387807},
+               {group(2, 0.5694505696558911, 4.281503636721058), 5.7684459120370155, 2.032827989e-49},
+               {group(2, 0.014183603295766517, 8.189710498821434), 1.1257986715027015, 3.0387261992e-238}};
+  for (const auto& one : cases) {
+    const Interval found = delta(one.event, one.epsilon);
+    EXPECT_LE(found.lower, one.delta * (1 + 1e-9));
+    EXPECT_GE(found.upper, one.delta * (1 - 1e-9));
+  }
+}
+
+TEST(PldAccountant, WhatSpendsLessThanItsBoundHasNoLowerEnd) {
+  EXPECT_LE(epsilon(Event::laplace(1e9), 1e-30).lower, 1e-9);
+  EXPECT_LE(delta(Event::gaussian(1e200), 0).lower, 1e-200);
+  const Event nested = Event::poisson_sampled(0.5, Event::poisson_sampled(0.5, Event::gaussian(1e12)));
+  EXPECT_LE(delta(nested, 0).lower, 0.25 * 0.4 * 1e-12);
+  // A run is exposed once in a hundred; the best of some runs is not exposed for certain.
+  const Event rarely = Event::poisson_sampled(0.01, Event::non_private());
+  EXPECT_LT(epsilon(Event::repeat_and_select(rarely, 2, 1), 0.5).lower, kInfinity);
+}
+
+TEST(PldAccountant, WideNoiseIsNotTakenForNone) {
+  EXPECT_GE(delta(Event::gaussian(1e155), 0).upper, 3.9894228e-156);
+}
+
+TEST(Spending, CountsAboveAllWholeDoublesRoundUp) {
+  const auto step = Event::poisson_sampled(0.1, Event::gaussian(1));
+  EXPECT_GE(flatten(Event::self_composed(step, 9007199254740993)).sampled[0].count, 9007199254740994.0);
+}
+
 TEST(PldAccountant, IntervalsAreNarrowAtTypicalSettings) {
   struct Setting {
     double q, s;
