@@ -116,8 +116,9 @@ Interval with_gap_epsilon(const Spending& spending, double delta, const IdealBou
   const Spending ideal = without_gap(spending);
   const Gap gap = first_that_fits(spending, ideal, delta, ideal_epsilon);
   if (!gap.fits) return {0, kInfinity};
-  const double more = std::min(delta * std::exp(gap.lambda) + gap.rest, 1 - 1e-15);
+  const double more = (delta * std::exp(gap.lambda) + gap.rest) * kUp;
   const double upper = upper_of(gap);
+  if (!(more < 1)) return {0, upper};
   return {std::clamp(ideal_epsilon(ideal, more).lower - 2 * gap.lambda, 0.0, upper), upper};
 }
 

@@ -8,7 +8,7 @@
 namespace hushgrad {
 
 /// f(below) > 0 >= f(above), and above - below is small. above = 0 means f(0) <= 0 (below is 0 too); above = infinity
-/// means that no crossing was found.
+/// means that no crossing was found. Where f is NaN nothing is known: what was found before it stands, or 0 and infinity.
 struct Crossing {
   double below;
   double above;
@@ -19,16 +19,19 @@ struct Crossing {
 template <typename Function>
 Crossing find_crossing(Function&& f, double guess, double step, double relative_tolerance) {
   double below = 0, above = 0, f_below = 0, f_above = 0;
+  constexpr double kNone = std::numeric_limits<double>::infinity();
   double x = std::max(guess, 0.0);
   double fx = f(x);
+  if (std::isnan(fx)) return {0, kNone};
   if (fx > 0) {
     do {
       below = x;
       f_below = fx;
       x += step;
       step *= 2;
-      if (!(x < 1e300)) return {below, std::numeric_limits<double>::infinity()};
+      if (!(x < 1e300)) return {below, kNone};
       fx = f(x);
+      if (std::isnan(fx)) return {below, kNone};
     } while (fx > 0);
     above = x;
     f_above = fx;
@@ -40,6 +43,7 @@ Crossing find_crossing(Function&& f, double guess, double step, double relative_
       x = std::max(0.0, x - step);
       step *= 2;
       fx = f(x);
+      if (std::isnan(fx)) return {0, above};
     } while (!(fx > 0));
     below = x;
     f_below = fx;
@@ -52,6 +56,7 @@ Crossing find_crossing(Function&& f, double guess, double step, double relative_
     const double margin = std::max(0.02 * width, std::min(0.4 * relative_tolerance * above, 0.4 * width));
     x = halve || !std::isfinite(line) ? below + width / 2 : std::clamp(line, below + margin, above - margin);
     fx = f(x);
+    if (std::isnan(fx)) break;
     if (fx > 0) {
       below = x;
       f_below = fx;

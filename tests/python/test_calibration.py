@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from hushgrad.accounting import GaussianDpEvent, GroupDpEvent, LaplaceDpEvent, PoissonSampledDpEvent, epsilon
+from hushgrad.accounting import calibrate_noise, calibration
 from hushgrad.accounting.calibration import (
     calibrate,
     calibrate_batch_size,
@@ -31,6 +33,19 @@ def test_each_parameter() -> None:
     assert batch.value == pytest.approx(rate.value * 50_000, abs=1)
     norm = calibrate_clipping_norm(noise_stddev=3.0, sampling_rate=0.01, steps=1000, **TARGET)
     assert norm.epsilon <= 2 < epsilon(training(3.0 / (norm.value * 1.005), 0.01, 1000), 1e-6)[1]
+
+
+# An upper bound need not fall where the truth falls: a search may end a little beyond the target.
+def test_what_a_search_found_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    rate = calibrate_sampling_rate(noise_multiplier=1.0, steps=1000, **TARGET)
+    noise = calibrate_noise(sampling_rate=0.01, steps=1000, **TARGET)
+    beyond = replace(rate, value=rate.value * 1.01)
+    monkeypatch.setattr(calibration, "calibrate_sampling_rate", lambda **_: beyond)
+    monkeypatch.setattr(calibration, "calibrate_noise", lambda **_: noise * 0.99)
+    batch = calibrate_batch_size(noise_multiplier=1.0, dataset_size=50_000, steps=1000, **TARGET)
+    assert batch.epsilon <= 2 and batch.value == pytest.approx(rate.value * 50_000, rel=0.005)
+    norm = calibrate_clipping_norm(noise_stddev=3.0, sampling_rate=0.01, steps=1000, **TARGET)
+    assert norm.epsilon <= 2 and norm.value == pytest.approx(3.0 / noise, rel=0.005)
 
 
 def test_any_event_and_adjacency() -> None:
@@ -65,6 +80,15 @@ def test_filter_admits_no_more_than_its_target() -> None:
         budget.admit(LaplaceDpEvent(1.0))
     assert budget.remaining == rest
     budget.admit(GaussianDpEvent(rest**-0.5 * (1 + 1e-9)))
+
+
+@pytest.mark.parametrize("target", [(1e-200, 1e-200), (1e-300, 1e-170), (1e-300, 1e-5)])
+def test_filter_refuses_targets_that_no_number_meets(target: tuple[float, float]) -> None:
+    try:
+        budget = GaussianFilter(*target)
+    except InvalidArgument:
+        return
+    assert epsilon(GaussianDpEvent(budget.remaining**-0.5 * (1 + 1e-9)), target[1])[1] <= target[0]
 
 
 def test_odometer_reads_the_composition() -> None:

@@ -5,8 +5,9 @@ Every result was asked for its own epsilon before it is returned, so it is on th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 
 from hushgrad.accounting._native import core
 from hushgrad.accounting.bounds import ADD_OR_REMOVE_ONE, calibrate_noise, epsilon
@@ -109,6 +110,11 @@ def calibrate_sampling_rate(
     )
 
 
+def _first_that_meets(target_epsilon: float, achieved: Callable[[float], Calibration], values: Iterator[float]) -> Calibration:
+    """Of values that spend less and less. An upper bound may rise a little where the truth falls."""
+    return next(found for found in map(achieved, values) if found.epsilon <= target_epsilon)
+
+
 def calibrate_batch_size(
     *, target_epsilon: float, target_delta: float, noise_multiplier: float, dataset_size: int, steps: int
 ) -> Calibration:
@@ -116,8 +122,11 @@ def calibrate_batch_size(
     rate = calibrate_sampling_rate(
         target_epsilon=target_epsilon, target_delta=target_delta, noise_multiplier=noise_multiplier, steps=steps
     ).value
-    size = int(rate * dataset_size)
-    return _achieved(float(size), training(noise_multiplier, size / dataset_size, steps), target_delta, ADD_OR_REMOVE_ONE)
+
+    def achieved(size: float) -> Calibration:
+        return _achieved(size, training(noise_multiplier, size / dataset_size, steps), target_delta, ADD_OR_REMOVE_ONE)
+
+    return _first_that_meets(target_epsilon, achieved, map(float, range(int(rate * dataset_size), -1, -1)))
 
 
 def calibrate_clipping_norm(
@@ -131,6 +140,10 @@ def calibrate_clipping_norm(
     )
     if noise_multiplier == 0:
         return Calibration(float("inf"), 0.0, target_delta, ADD_OR_REMOVE_ONE)
+
+    def achieved(norm: float) -> Calibration:
+        return _achieved(norm, training(noise_stddev / norm, sampling_rate, steps), target_delta, ADD_OR_REMOVE_ONE)
+
     # Rounded down, so that the deviation is at least the multiplier times the norm.
     norm = noise_stddev / noise_multiplier * (1 - 1e-15)
-    return _achieved(norm, training(noise_stddev / norm, sampling_rate, steps), target_delta, ADD_OR_REMOVE_ONE)
+    return _first_that_meets(target_epsilon, achieved, (norm * 0.999**i for i in count()))

@@ -11,6 +11,10 @@ from hushgrad.accounting.events import ComposedDpEvent, DpEvent, GaussianDpEvent
 from hushgrad.errors import BudgetExceeded, InvalidArgument, Unsupported
 
 
+# A sum of 1 / noise_multiplier^2 below this is no longer right to the last digits.
+_SMALLEST_ALLOWED = 1e-290
+
+
 class GaussianFilter:
     """A privacy filter for Gaussian releases whose noise may depend on all earlier results.
 
@@ -31,6 +35,11 @@ class GaussianFilter:
         while self._epsilon(high, target_delta) <= target_epsilon:
             low, high = high, 2 * high
         while high - low > 1e-9 * high:
+            if high < _SMALLEST_ALLOWED:
+                raise InvalidArgument(
+                    f"[GaussianFilter] Expected a target that a Gaussian release meets, received target_epsilon {target_epsilon} "
+                    f"at target_delta {target_delta}. Raise the target."
+                )
             middle = (low + high) / 2
             low, high = (middle, high) if self._epsilon(middle, target_delta) <= target_epsilon else (low, middle)
         self._allowed = low

@@ -65,6 +65,33 @@ TEST(Gap, ContainsTheWorstAndTheBestRealReleases) {
   }
 }
 
+// Where the real releases fail, one law may tell everything, or both may move towards each other.
+TEST(Gap, FailuresAreCharged) {
+  const double failure = 1e-3;
+  const Event real = Event::finite_precision(Event::gaussian(1), 1 << 18, 0, failure);
+  for (double at : {0.0, 0.5, 2.0}) {
+    const Interval ideal = delta(Event::gaussian(1), at), found = delta(real, at);
+    EXPECT_GE(found.upper, ideal.lower + failure * (1 - ideal.upper)) << at;
+    EXPECT_LE(found.upper, ideal.upper + 1.01 * (1 + std::exp(at)) * failure) << at;
+    EXPECT_LE(found.lower, ideal.upper - failure) << at;
+  }
+  EXPECT_LE(delta(real, 0).lower, delta(Event::gaussian(1), 0).upper - 2 * failure);
+  EXPECT_EQ(epsilon(real, 0.9 * failure).upper, std::numeric_limits<double>::infinity());
+  EXPECT_GE(epsilon(real, 0.2).upper, epsilon(Event::gaussian(1), 0.2 - failure).lower);
+}
+
+// With a delta that the gap fills up to 1 nothing is left to be known.
+TEST(Gap, DeltaOfOneHasNoLowerEnd) {
+  Spending spending;
+  spending.mu_squared = 1;
+  spending.gap_order = 1 << 18;
+  spending.gap_divergence = 0.02;
+  const auto ideal = [](const Spending&, double at) -> Interval { return at < 1 ? Interval{5, 5} : Interval{0, 0}; };
+  EXPECT_EQ(with_gap_epsilon(spending, 0.99, ideal).lower, 0);
+  EXPECT_GE(with_gap_epsilon(spending, 0.99, ideal).upper, 5);
+  EXPECT_GT(with_gap_epsilon(spending, 0.5, ideal).lower, 4);
+}
+
 TEST(Gap, AnswersAtEveryEpsilon) {
   for (double divergence : {0.0, 1e-9, 0.1, 1e3}) {
     const Event event = Event::finite_precision(Event::gaussian(1), 1 << 18, divergence, 1e-320);

@@ -51,6 +51,19 @@ TEST(LossPair, LaplaceIntervalsCloseAtTheJumps) {
   }
 }
 
+// Two bins: exact values of golden/accounting.json, derived_balls_in_bins_*.
+TEST(LossPair, AllocationToTwoBinsIsNearlyExact) {
+  const struct {
+    double s, epsilon, delta;
+  } cases[] = {{0.5, 1, 0.40457750038}, {1, 0.25, 0.21684514555}, {1, 1, 0.059206501086}, {1, 2, 0.0047457776332}, {2, 0.5, 0.018326594761}};
+  for (const auto& one : cases) {
+    const Interval found = delta(Event::balls_in_bins(2, Event::gaussian(one.s)), one.epsilon);
+    EXPECT_GE(found.upper, one.delta * (1 - 1e-10)) << one.s << ' ' << one.epsilon;
+    EXPECT_LE(found.upper, one.delta * 1.01) << one.s << ' ' << one.epsilon;
+    EXPECT_LE(found.lower, one.delta) << one.s << ' ' << one.epsilon;
+  }
+}
+
 TEST(LossPair, WideDiscreteNoiseIsNearlyGaussian) {
   const Interval discrete = epsilon(Event::discrete_gaussian(3e4, 3), 1e-9), gaussian = epsilon(Event::gaussian(1e4), 1e-9);
   EXPECT_GE(discrete.upper, gaussian.lower * (1 - 1e-6));
