@@ -112,7 +112,8 @@ def profile_section(document: dict[str, Any]) -> str:
         "\n## Where the time goes\n\nWhat a private step spends more than an ordinary one, by function, in percent of the ordinary step; one thread, "
         "`benchmarks/step_profile.py`. `total_avx512` takes the norms: T²(p + d)/2 multiply-adds for each sample and linear layer of width d to p over T tokens, "
         "where the layer itself takes 3Tpd, so a share of T(1/p + 1/d)/6 that shrinks with width. The sums of clipped gradients read activations and backprops "
-        "that have left the caches meanwhile, which is what packing (`scopy`) and scaling (`mul_kernel`) cost more.\n"
+        "that have left the caches meanwhile, which is what packing (`scopy`) and scaling (`mul_kernel`) cost more. "
+        "What was tried against it: [cost.md](cost.md).\n"
     ]
     for model, rows in document["results"].items():
         lines.append(f"\n| {model}, {rows['ratio']:.2f} in all | % more |\n| --- | --- |\n")

@@ -43,10 +43,9 @@ void ClippedSums::make_groups() {
     if (group_of_[p] >= count) throw InvalidArgument(message("[clipping] Expected groups below ", count, ", received ", group_of_[p], "."));
     groups_[group_of_[p]].push_back(p);
   }
-  // A sum takes memory and then frees what it was made of. Large tables come last, when the rest is free again.
-  for (auto& group : groups_) {
-    std::stable_sort(group.begin(), group.end(), [this](std::size_t p, std::size_t q) { return parameters_.parameter(p).numel() < parameters_.parameter(q).numel(); });
-  }
+  // A sum takes memory and then frees what it was made of. The first layer's comes last, as in ordinary training: its input is the data,
+  // which is not freed, and a table of words is larger than what its gradient is made of.
+  for (auto& group : groups_) std::reverse(group.begin(), group.end());
 }
 
 void ClippedSums::begin_batch(std::int64_t batch) {

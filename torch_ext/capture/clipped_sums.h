@@ -89,7 +89,7 @@ class ClippedSums {
   const ParameterIndex& parameters_;
   const CaptureOptions& options_;
   ClippingPass pass_;
-  std::vector<std::vector<std::size_t>> groups_;  // [group] -> its parameters, the small ones first
+  std::vector<std::vector<std::size_t>> groups_;  // [group] -> its parameters, the last ones first
   std::vector<std::size_t> group_of_;             // [parameter]
 
   std::int64_t batch_ = 0;
