@@ -175,6 +175,32 @@ TEST(Spending, CountsAboveAllWholeDoublesRoundUp) {
   EXPECT_GE(flatten(Event::self_composed(step, 9007199254740993)).sampled[0].count, 9007199254740994.0);
 }
 
+// Where noise was reduced to what a double or a grid can hold, the lower end must not be that of the reduced noise.
+TEST(Spending, ReducedNoiseHasNoLowerEnd) {
+  EXPECT_EQ(delta(Event::laplace(2e6), 7e-7).lower, 0);  // that of 1e6 is above
+  EXPECT_GE(delta(Event::laplace(2e6), 0).upper, 2.5e-7);
+  EXPECT_LE(delta(Event::gaussian(1.5e154), 0).lower, 2.66e-155);
+  EXPECT_GE(delta(Event::gaussian(1.5e154), 0).upper, 2.65e-155);  // 1 / (1.5e154 sqrt(2 pi))
+  EXPECT_GE(delta(steps(1, 1e300, 1000), 0).upper, 1e-299);
+  const Event twice = Event::poisson_sampled(0.5, Event::poisson_sampled(0.5, Event::gaussian(1e10)));
+  EXPECT_LE(delta(twice, 0).lower, 0.25 * 1e-10 * 0.3989423);
+  EXPECT_GE(delta(twice, 0).upper, 0.25 * 1e-10 * 0.3989422);
+}
+
+// Too little noise for a grid is charged as none, which is a bound and not a fact.
+TEST(Spending, WhatIsChargedAsExposedNeedNotBe) {
+  const Event little = Event::mixture_of_gaussians(0.019, {0, 1}, {0.5, 0.5});
+  EXPECT_EQ(epsilon(little, 0.1).lower, 0);
+  const Event whole = Event::mixture_of_gaussians(0.019, {1}, {1});
+  for (const Event& event : {Event::poisson_sampled(0.5, whole), Event::repeat_and_select(little, 2, 1), Event::repeat_and_select(whole, 2, 1),
+                             Event::repeat_and_select(Event::poisson_sampled(1e-3, Event::non_private()), 2, 1)}) {
+    EXPECT_LT(epsilon(event, 0.1).lower, kInfinity) << event.to_json();
+    EXPECT_EQ(epsilon(event, 0.1).upper, kInfinity) << event.to_json();
+    EXPECT_LT(epsilon(event, 0.1, "rdp").lower, kInfinity) << event.to_json();
+    EXPECT_LT(delta(event, 1).lower, 0.51) << event.to_json();
+  }
+}
+
 TEST(PldAccountant, IntervalsAreNarrowAtTypicalSettings) {
   struct Setting {
     double q, s;
