@@ -1,5 +1,6 @@
 #include "accounting/accountants/loss_pair.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -8,6 +9,7 @@
 
 #include "accounting/accountants/accountant.h"
 #include "accounting/accountants/pairs.h"
+#include "accounting/accountants/pld.h"
 
 namespace hushgrad {
 namespace {
@@ -137,6 +139,45 @@ TEST(LossPair, RandomAllocationAnswersAtAnyDelta) {
             EXPECT_LE(delta(event, at, name).upper, std::max(delta(plain, at, name).upper, 1e-307) * (1 + 1e-9));
           }
         }
+      }
+    }
+  }
+}
+
+double normal_below(double x) { return std::erfc(-x / std::sqrt(2.0)) / 2; }
+
+// The mean of what `bins` likelihood ratios e^(mu x - mu^2 / 2) with x ~ N(0, 1) exceed c by together: all but one are integrated
+// with trapezoids, that one is the closed form.
+double excess_of_ratios(int bins, double mu, double c) {
+  if (c <= 0) return bins - c;
+  if (bins == 1) return normal_below(mu / 2 - std::log(c) / mu) - c * normal_below(-mu / 2 - std::log(c) / mu);
+  double sum = 0;
+  for (int i = -90; i <= 90; ++i) {
+    const double x = 0.1 * i;
+    sum += std::exp(-x * x / 2) * excess_of_ratios(bins - 1, mu, c - std::exp(mu * x - mu * mu / 2));
+  }
+  return sum * 0.1 / std::sqrt(2 * 3.14159265358979324);
+}
+
+// The ratio of random allocation is the mean of one a bin.
+TEST(LossPair, RandomAllocationIsIntegrated) {
+  for (int bins : {2, 3}) {
+    for (double s : {0.7, 2.0}) {
+      Spending spending;
+      spending.pairs = {{random_allocation_pair(bins, s), 1}};
+      for (double epsilon_at : {0.0, 0.4}) {
+        const double up = bins * std::exp(epsilon_at), down = bins * std::exp(-epsilon_at);
+        const double remove = excess_of_ratios(bins, 1 / s, up) / bins;
+        const double add = std::exp(epsilon_at) * (down - bins + excess_of_ratios(bins, 1 / s, down)) / bins;
+        const double found_remove = pld_direction_delta(spending, epsilon_at, Direction::remove).upper;
+        const double found_add = pld_direction_delta(spending, epsilon_at, Direction::add).upper;
+        EXPECT_GE(found_remove, remove - 1e-6) << bins << ' ' << s << ' ' << epsilon_at;
+        EXPECT_LE(found_remove, remove * 1.02 + 1e-6) << bins << ' ' << s << ' ' << epsilon_at;
+        EXPECT_GE(found_add, add - 1e-6) << bins << ' ' << s << ' ' << epsilon_at;
+        EXPECT_LE(found_add, add * 1.02 + 1e-6) << bins << ' ' << s << ' ' << epsilon_at;
+        const Interval both = delta(Event::balls_in_bins(bins, Event::gaussian(s)), epsilon_at);
+        EXPECT_GE(both.upper, std::max(remove, add) - 1e-6) << bins << ' ' << s << ' ' << epsilon_at;
+        EXPECT_LE(both.lower, std::max(remove, add) + 1e-6) << bins << ' ' << s << ' ' << epsilon_at;
       }
     }
   }
