@@ -118,7 +118,7 @@ GridLoss pair_grid(const LossPair& pair, Direction direction, Bound bound, const
   }
   const double largest = std::max(std::abs(static_cast<double>(cells.front().place)),
                                   std::abs(static_cast<double>(cells.back().place + 1))) * h;
-  grid.loss_error = 16 * kUlp * largest;
+  grid.loss_error = 16 * kUlp * largest + pair.loss_rounding();
   grid.relative_error = kOutcomeError + 4 * kUlp * (std::abs(options.log_scale) + (1 + options.tilt) * largest);
   return grid;
 }

@@ -49,6 +49,8 @@ class LossPair {
   /// Much of the probability sits at multiples of this distance from the centre, too; 0: nowhere in particular.
   virtual double lattice() const { return 0; }
   virtual bool tight() const { return true; }
+  /// How far the loss of an outcome may be off beyond a few roundings of itself.
+  virtual double loss_rounding() const { return 0; }
   /// Probability that the record has any influence at all; 1 where unknown.
   virtual double used() const { return 1; }
   /// mu^2 of a plain Gaussian release that dominates the pair in both directions: what it spends without amplification, known

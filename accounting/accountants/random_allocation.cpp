@@ -1,6 +1,7 @@
 // Balls in bins: the likelihood ratio is an average of independent ones, whose distribution is built by doubling.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <mutex>
 #include <sstream>
 
@@ -63,6 +64,10 @@ class RandomAllocationPair : public LossPair {
     return text.str();
   }
   bool tight() const override { return false; }
+  // The logarithm of a sum of up to `bins` terms, each addition of two rounded, less the logarithm of their number.
+  double loss_rounding() const override {
+    return 64 * std::numeric_limits<double>::epsilon() * (1 + std::log(static_cast<double>(bins_)));
+  }
   // Told the bin, the attacker sees one Gaussian release.
   double gaussian_mu_squared() const override { return (1 + 1e-15) / (s_ * s_); }
 
