@@ -33,9 +33,6 @@ double tail_integral(double t, double mu, double start) {
   return sum;
 }
 
-// Of |d log delta / d epsilon| of a Gaussian: e^epsilon P(Z > t + mu) / delta, about (t + mu) / mu far out and 1.25 / mu at t = 0.
-double slope_bound(double mu, double epsilon) { return 3 + (std::max(epsilon, 0.0) / mu + 1.3) / mu; }
-
 }  // namespace
 
 LogDelta gaussian_log_delta(double mu, double epsilon) {
@@ -61,19 +58,18 @@ LogDelta sampled_gaussian_log_delta(double sampling_probability, double noise_mu
     const double inner = epsilon < 30 ? std::log1p(odds)
                                       : epsilon - std::log(q) + std::log1p(-(1 - q) * std::exp(-epsilon));
     LogDelta log_delta = gaussian_log_delta(mu, inner);
-    // 1 + odds loses digits where odds is near -1.
-    const double lost = epsilon < 30 ? 4 * kUlp * (std::abs(inner) + std::abs(odds) / (1 + odds)) : 4 * kUlp * inner;
-    log_delta.error += lost * slope_bound(mu, inner) + 4 * kUlp * (1 + std::abs(std::log(q)));
+    // d log delta / d epsilon is at most about (t + mu) / mu; 1 + odds loses digits where odds is near -1.
+    const double lost = epsilon < 30 ? 4 * kUlp * (1 + std::abs(inner) + std::abs(odds) / (1 + odds)) : 4 * kUlp * inner;
+    log_delta.error += lost * (2 + std::max(inner, 0.0) / (mu * mu)) + 4 * kUlp;
     log_delta.value += std::log(q);
     return log_delta;
   }
   const double factor = q - std::expm1(epsilon) * (1 - q);  // 1 - e^epsilon (1 - q)
   if (!(factor > 0)) return {-kInfinity, 0};
-  const double taken = std::expm1(epsilon) / q * (1 - q);  // of 1, in factor / q
-  const double inner = epsilon - std::log1p(-taken);
+  const double inner = epsilon + std::log(q) - std::log(factor);
   LogDelta log_delta = gaussian_log_delta(mu, inner);
-  const double lost = 4 * kUlp * (std::abs(epsilon) + std::abs(inner) + std::abs(taken) / (1 - taken));
-  log_delta.error += lost * slope_bound(mu, inner) + 4 * kUlp * (1 + std::abs(std::log(factor)) + q / factor);
+  const double lost = 4 * kUlp * (1 + std::abs(epsilon) + std::abs(std::log(q)) + q / factor);
+  log_delta.error += lost * (3 + std::max(inner, 0.0) / (mu * mu));
   log_delta.value += std::log(factor);
   return log_delta;
 }

@@ -166,6 +166,12 @@ TEST(PldAccountant, WhatSpendsLessThanItsBoundHasNoLowerEnd) {
   EXPECT_LT(epsilon(Event::repeat_and_select(rarely, 2, 1), 0.5).lower, kInfinity);
 }
 
+TEST(PldAccountant, ADeltaAboveTheSamplingRateCostsNothing) {
+  const Interval found = epsilon(Event::poisson_sampled(3.126751979748148e-06, Event::gaussian(0.812496901976956)), 9.497869689745429e-06);
+  EXPECT_EQ(found.lower, 0);
+  EXPECT_EQ(found.upper, 0);
+}
+
 TEST(PldAccountant, WideNoiseIsNotTakenForNone) {
   EXPECT_GE(delta(Event::gaussian(1e155), 0).upper, 3.9894228e-156);
 }
