@@ -181,13 +181,19 @@ class Flattener {
     add_pair(gaussian_mixture_pair(s, std::move(shifts), std::move(probs)), count);
   }
 
-  // What one batch releases, as one Gaussian: its deviation in contributions of one record; 0 without noise.
-  double batch_noise(const Event& event, const Event& inner, double count) {
+  // What one batch releases, without what the neighbours are: that is the sampling's to say. Its gap is taken over.
+  Spending of_one_batch(const Event& inner, double count) {
     Flattener flattener(Adjacency::add_or_remove_one, 1, true);
     flattener.add(inner, 1);
-    const Spending batch = flattener.take();
+    Spending batch = flattener.take();
     add_gap(batch, count);
     spending_.rounded_up = spending_.rounded_up || batch.rounded_up;
+    return batch;
+  }
+
+  // What one batch releases, as one Gaussian: its deviation in contributions of one record; 0 without noise.
+  double batch_noise(const Event& event, const Event& inner, double count) {
+    const Spending batch = of_one_batch(inner, count);
     if (batch.log_unexposed == -kInfinity) return 0;
     if (!batch.sampled.empty() || !batch.pairs.empty() || !batch.selections.empty() || batch.log_unexposed != 0) {
       refuse(event, "what it releases of a batch must be Gaussian noise on sums over the whole batch.");
@@ -204,12 +210,7 @@ class Flattener {
       return add_step(probability, inner.noise_multiplier(), count);
     }
     if (inner.kind() == EventKind::laplace) return add_sampled_laplace(event, count);
-    // The noise of the batch, without what the neighbours are: that is the sampling's to say.
-    Flattener flattener(Adjacency::add_or_remove_one, 1, true);
-    flattener.add(inner, 1);
-    const Spending batch = flattener.take();
-    add_gap(batch, count);
-    spending_.rounded_up = spending_.rounded_up || batch.rounded_up;
+    const Spending batch = of_one_batch(inner, count);
     if (batch.pairs.empty() && batch.selections.empty()) {
       if (batch.sampled.empty() && batch.mu_squared == 0 && batch.log_unexposed == 0) return;
       if (batch.log_unexposed == -kInfinity) return add_exposure(group_probability(probability), count);

@@ -81,18 +81,18 @@ std::optional<SeenKeyring> Keyring::State::seen_of(const KeyringModel& model) {
 void Keyring::State::install_newest(const std::function<KeyringContents()>& read, bool accept_older) {
   KeyringContents first = read();
   const auto seen = seen_of(first.model);
-  if (accept_older || !is_behind(first.model, seen)) return install(std::move(first), seen, accept_older);
+  if (accept_older || !is_behind(first.model, seen)) return install_after(seen, std::move(first), accept_older);
   KeyringContents second = read();
   if (second.model.id != first.model.id) return install(std::move(second));
-  install(std::move(second), seen, false);
+  install_after(seen, std::move(second), false);
 }
 
 void Keyring::State::install(KeyringContents read, bool accept_older) {
   const auto seen = seen_of(read.model);
-  install(std::move(read), seen, accept_older);
+  install_after(seen, std::move(read), accept_older);
 }
 
-void Keyring::State::install(KeyringContents read, const std::optional<SeenKeyring>& seen, bool accept_older) {
+void Keyring::State::install_after(const std::optional<SeenKeyring>& seen, KeyringContents read, bool accept_older) {
   const KeyringModel& model = read.model;
   // Whoever can exchange the file, but has neither passphrase nor root, must not put a keyring of their own in its place. One
   // of version 1 has a name and a root only while it is read.

@@ -38,7 +38,7 @@ struct Keyring::State {
   void install_newest(const std::function<KeyringContents()>& read, bool accept_older = false);
   /// Of a keyring that cannot be replaced meanwhile, since it is locked or is this process's own change.
   void install(KeyringContents read, bool accept_older = false);
-  void install(KeyringContents read, const std::optional<SeenKeyring>& seen, bool accept_older);
+  void install_after(const std::optional<SeenKeyring>& seen, KeyringContents read, bool accept_older);
   static std::optional<SeenKeyring> seen_of(const KeyringModel& model);  // by this user
   std::int64_t now() const;  // the largest time seen
   std::string actor() const { return identity ? identity->public_key().id() : std::string(); }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -105,9 +106,9 @@ def check_forward(
     For every bit of the sample's number the samples that have it, and then those that have not, get a neighbour's input;
     any two samples are so told apart in both directions. Then six samples stand alone among copies of themselves, so that
     the largest or the longest sample of the batch is gone, and half of the samples are left out. Random state, attributes and buffers
-    are put back after every run. Where the core has taken something for a function of parameters alone, it sees the outputs of nine runs
-    with gradients: two, between which every sample was replaced, those of samples alone, and one of half of them. Where the user's code computes gradients
-    (hooks, autograd functions), gradients of parts of the batch have to add up.
+    are put back after every run. Where the core has taken something for a function of parameters alone, it sees the outputs of nine
+    runs with gradients: two, between which every sample was replaced, those of samples alone, and one of half of them. Where the user's
+    code computes gradients (hooks, autograd functions), gradients of parts of the batch have to add up.
 
     Raises:
         Unsupported: an output of a sample moved when another sample's input changed or was left out, a buffer took up data, or
@@ -222,9 +223,13 @@ def _subsets(batch: int) -> Iterator[torch.Tensor]:
 
 def _replacements(batch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """(which samples are replaced, by which each)."""
+    yield from _by_neighbours(batch)
+    yield from _each_alone(batch)
+
+
+def _by_neighbours(batch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     for replaced in _subsets(batch):
         yield replaced, torch.arange(batch).roll(1)
-    yield from _each_alone(batch)
 
 
 def _each_alone(batch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -235,8 +240,7 @@ def _each_alone(batch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
 
 def _derivative_batches(batch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     # Neighbours change few counts (how many samples look up a row, are above a threshold), often none; of one sample alone all do.
-    for replaced, _ in zip(_subsets(batch), range(2)):
-        yield replaced, torch.arange(batch).roll(1)
+    yield from islice(_by_neighbours(batch), 2)
     yield from _each_alone(batch)
 
 
