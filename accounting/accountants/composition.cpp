@@ -8,6 +8,7 @@
 #include "accounting/accountants/fft.h"
 #include "accounting/accountants/shares.h"
 #include "accounting/accountants/step.h"
+#include "accounting/accountants/undershoot.h"
 
 namespace hushgrad {
 namespace {
@@ -89,12 +90,13 @@ struct Composition::Product {
 
 Composition::Composition(const Spending& spending, Direction direction, Bound bound, const Window& window)
     : bound_(bound), cut_(window.reach.cut < kInfinity), tilt_(window.tilt), spacing_(window.spacing),
-      length_(static_cast<std::int64_t>(fft_length(window.period / window.spacing))), far_tilt_(window.remainder) {
+      length_(static_cast<std::int64_t>(fft_length(window.period / window.spacing))), rest_tilt_(window.rest_tilt), far_tilt_(window.remainder) {
   Product product(static_cast<std::size_t>(length_) / 2 + 1);
   for (const Step& step : widest_first(steps_of(spending), direction, window)) {
     const Cumulant one({{step.q, step.s, 1, step.pair}}, direction, window.reach);
     GridOptions options{spacing_, tilt_, window.reach, one.at(tilt_).k, window.log_fine - std::log(step.count), window.widest};
     multiply(product, step.grid(direction, bound, options), step.count);
+    if (cut_) log_rest_moment_ += step.count * log_undershoot_moment(step, rest_tilt_);
   }
   finish_product(product);
 }
@@ -138,6 +140,7 @@ void Composition::multiply(Product& product, const GridLoss& grid, double count)
   Shares shares;
   if (!few(static_cast<double>(product.size), kTransformCost)) {
     // The transform tells which frequencies matter; sums give those more accurately.
+    transformed_ = true;
     shares = shares_by_transform(rest, length);
     product.size = product.size_after(shares, count);
   }
@@ -173,20 +176,34 @@ void Composition::set_apart(const GridLoss& grid, double count) {
   const Beyond& beyond = grid.beyond;
   log_within_ += count * std::log1p(-beyond.without);
   log_within_ratio_ += count * std::log1p(-beyond.excess / (1 - beyond.without));
-  lowest_beyond_ = std::min(lowest_beyond_, beyond.lowest_beyond);
+  beyond_.push_back({count * beyond.without, beyond.lowest_beyond});
   lowest_total_ += count * beyond.lowest;
 }
 
+// Under Q, the probability that some step is beyond its grid and all losses together are below epsilon all the same: then those
+// of the other steps are below epsilon less the loss of this one.
+double Composition::beyond_but_below(double epsilon) const {
+  double probability = 0;
+  for (const BeyondSteps& steps : beyond_) {
+    if (epsilon < (steps.lowest + lowest_total_) * (1 - 1e-9)) continue;
+    const double exponent = rest_tilt_ * (epsilon - steps.lowest), rounding = 1e-12 * (std::abs(exponent) + log_rest_moment_);
+    const double rest = cut_ ? std::exp(std::min(0.0, exponent + log_rest_moment_ + rounding)) : 1;
+    probability += steps.expected * rest;
+  }
+  return probability * (1 + kBeyondError);
+}
+
 // What outcomes in which some step is beyond its grid add to delta: P(S) - e^epsilon Q(S) of the set S of all of them is never
-// more than they add, and exactly that where none of them can have a loss below epsilon. P(S) is never less.
+// more than they add. It is less by what outcomes of S with a loss below epsilon take off, at most e^epsilon times their
+// probability under Q. P(S) is never less than what they add.
 double Composition::beyond(double epsilon) const {
   const double without = -std::expm1(log_within_), excess = std::exp(log_within_) * -std::expm1(log_within_ratio_);
   const double taken = std::expm1(epsilon) * without, error = kBeyondError * (excess + std::abs(taken));
   // Where e^epsilon overflows only the plainest bound is left.
   if (!std::isfinite(taken)) return bound_ == Bound::lower ? 0 : (excess + without) * (1 + kBeyondError);
   if (bound_ == Bound::lower) return std::max(0.0, excess - taken - error);
-  const bool all_count = epsilon < (lowest_beyond_ + lowest_total_) * (1 - 1e-9);
-  return std::max(0.0, all_count ? excess - taken + error : (excess + without) * (1 + kBeyondError));
+  const double most = (excess + without) * (1 + kBeyondError);
+  return std::clamp(excess - taken + error + std::exp(epsilon) * beyond_but_below(epsilon), 0.0, most);
 }
 
 // With T the tilted sum of losses, delta(epsilon) = exp(log_moment - tilt * epsilon) E[w(T - epsilon)],

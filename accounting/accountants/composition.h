@@ -20,6 +20,8 @@ class Composition {
 
   /// Bound::upper: log delta is at most this. Bound::lower: at least. Any finite epsilon; never NaN.
   double log_delta(double epsilon) const;
+  /// Not all frequencies that matter could be summed directly.
+  bool transformed() const { return transformed_; }
 
  private:
   struct Coefficient {
@@ -29,22 +31,30 @@ class Composition {
     std::complex<double> weight, weight_up;  // 1 / (1 - exp(-tilt h + i w)), the same with tilt + 1
   };
 
+  // Of steps of one kind, outcomes beyond their grid: how many are expected under Q, and a lower bound of their loss.
+  struct BeyondSteps {
+    double expected, lowest;
+  };
+
   struct Product;
 
   void multiply(Product& product, const GridLoss& grid, double count);
   void finish_product(Product& product);
   void set_apart(const GridLoss& grid, double count);
+  double beyond_but_below(double epsilon) const;
   double beyond(double epsilon) const;
   double finish(double log_tilted_sum, double epsilon) const;
 
   Bound bound_;
-  bool cut_;
+  bool cut_, transformed_ = false;
   double tilt_, spacing_, offset_ = 0, log_moment_ = 0, infinite_ = 0, loss_error_ = 0, relative_error_ = 0;
   std::int64_t length_;
   double dropped_error_ = 0;
   // Of outcomes in which no step is beyond its grid: log of their probability under Q, and how much smaller that under P is.
   double log_within_ = 0, log_within_ratio_ = 0;
-  double lowest_beyond_ = std::numeric_limits<double>::infinity(), lowest_total_ = 0;  // losses
+  std::vector<BeyondSteps> beyond_;
+  double lowest_total_ = 0;  // loss
+  double rest_tilt_, log_rest_moment_ = 0;  // of how far all losses together fall below zero under Q
   double far_tilt_, far_log_moment_ = 0;  // of the tilted sum, for the wrapped far tail
   std::vector<Coefficient> coefficients_;
 };

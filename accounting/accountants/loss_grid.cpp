@@ -105,19 +105,38 @@ class Discretiser {
 
   // For q < 1 the loss ends at log(1 - q), and all of the mass may sit there within less than a cell. So the lowest grid
   // point goes to the mean of what is nearest to it, if there is such a point within a cell: then all of that moves to
-  // the point without changing either probability.
+  // the point without changing either probability. What is nearest reaches half a cell up, and further where what is left
+  // of the cell still outweighs all that lies above it: downward the curve at the next point falls by as much.
   double lowest_point() {
+    double lowest = lowest_mean(0.5);
+    for (double share : {0.5, 0.75, 0.9, 0.97, 0.99}) {
+      const double h = o_.spacing, point = lowest_mean(share), to = clamped(point + share * h), mean = mean_up_to(to);
+      if (!(std::abs(mean - point) < 1e-3 * h)) break;
+      lowest_tangent_ = to;
+      // In direction add this is the last point but one, and what lies above it is all there is: it must not fall short.
+      lowest = std::max(mean + (remove_ ? 0 : 1e-9 * h), loss_(x_low_));
+      if (!remove_ || !outweighs(to, clamped(lowest + h))) break;
+    }
+    return lowest;
+  }
+
+  // A point with a mean of what reaches `share` of a cell above it at most.
+  double lowest_mean(double share) const {
     const double h = o_.spacing, start = loss_(x_low_);
     double low = 0, high = 1;
     for (int i = 0; i < 20; ++i) {
       const double middle = (low + high) / 2, point = start + middle * h;
-      (mean_up_to(clamped(point + h / 2)) > point ? low : high) = middle;
+      (mean_up_to(clamped(point + share * h)) > point ? low : high) = middle;
     }
-    const double point = start + high * h, to = clamped(point + h / 2), mean = mean_up_to(to);
-    if (!(std::abs(mean - point) < 1e-3 * h)) return point;
-    lowest_tangent_ = to;
-    // In direction add this is the last point but one, and what lies above it is all there is: it must not fall short.
-    return std::max(mean + (remove_ ? 0 : 1e-9 * h), start);
+    return start + high * h;
+  }
+
+  // Whether E_Q[R(to) - R] over x in [from, to] is more than a tenth of E_Q[R - R(to)] over all above.
+  bool outweighs(double from, double to) const {
+    const double ratio = std::exp(loss_(to));
+    const double within = ratio * normal_between(from / s_, to / s_) - q_ * normal_between((from - 1) / s_, (to - 1) / s_) -
+                          (1 - q_) * normal_between(from / s_, to / s_);
+    return within > 0.1 * (mixture(to, to - 1) - ratio * normal_tail(to / s_));
   }
 
   // Log of the mean likelihood ratio over x in [x_low, to].

@@ -105,6 +105,12 @@ double unamplified_delta(const Spending& spending, double epsilon) {
 constexpr double kWidthWanted = 8e-4;
 constexpr double kLogWidthWanted = 0.02;
 constexpr int kRefinements = 4;
+// Losses far above epsilon are kept apart from the grid if no more than this share of their range is left then: at once, and
+// where the ends are too far apart.
+constexpr double kWorthCutting = 0.25;
+constexpr double kWorthCuttingLater = 0.9;
+
+bool is_cut(const Window& window) { return window.reach.cut < kInfinity; }
 
 // Jumps of the loss (Laplace) keep the ends apart on every grid.
 int refinements_of(const Spending& spending) { return spending.pairs.empty() ? kRefinements : 1; }
@@ -122,8 +128,9 @@ Bounds direction_epsilon(const Spending& spending, Direction direction, double l
     const bool off = std::abs(above - window->epsilon) > window->deviation || above < 0.7 * window->epsilon ||
                      above > 1.5 * window->epsilon;
     best.interval.upper = std::min(best.interval.upper, above);
-    if (attempt < 4 && refinements == 0 && above < kInfinity && (off || window->cuttable)) {
-      window = window_at_epsilon(spending, direction, above, log_delta);
+    if (attempt < 4 && refinements == 0 && above < kInfinity && (off || window->uncut < kWorthCutting)) {
+      const bool cut = is_cut(*window) || window->uncut < kWorthCutting;
+      window = cut ? cut_window(spending, direction, above, log_delta) : window_at_epsilon(spending, direction, above, log_delta);
       continue;
     }
     best.coarse = window->coarse || best.interval.upper == kInfinity;
@@ -135,9 +142,13 @@ Bounds direction_epsilon(const Spending& spending, Direction direction, double l
     const double width = best.interval.upper - best.interval.lower;
     if (!(width > kWidthWanted * best.interval.upper) || refinements == refinements_of(spending) || !all_tight(spending)) return best;
     if (width > 0.8 * width_before) return best;  // something else than the grid keeps the ends apart
+    if (!is_cut(*window) && window->uncut < kWorthCuttingLater) {
+      window = cut_window(spending, direction, best.interval.upper, log_delta);
+      continue;
+    }
     width_before = width;
     ++refinements;
-    window = finer_window(*window, best.interval.upper, width);
+    window = finer_window(*window, best.interval.upper, width, upper.transformed() || lower.transformed());
   }
   return best;
 }
@@ -167,21 +178,27 @@ LogDeltaBounds direction_log_delta(const Spending& spending, Direction direction
     const double upper = Composition(spending, direction, Bound::upper, *window).log_delta(epsilon);
     best.upper = std::min(best.upper, upper);
     // The window was chosen for another delta; its grid and period may not suit this one.
-    if (!recentred && best.upper < 0 && (window->cuttable || std::abs(best.upper - window->log_delta) > 1)) {
+    const bool cut = window->uncut < kWorthCutting;
+    if (!recentred && best.upper < 0 && (cut || std::abs(best.upper - window->log_delta) > 1)) {
       recentred = true;
-      window = window_at_epsilon(spending, direction, epsilon, std::max(best.upper, -700.0));
+      const double log_delta = std::max(best.upper, -700.0);
+      window = cut ? cut_window(spending, direction, epsilon, log_delta) : window_at_epsilon(spending, direction, epsilon, log_delta);
       continue;
     }
     best.coarse = window->coarse || best.upper == 0;
     if (ends == Ends::upper) return best;
-    const double lower = Composition(spending, direction, Bound::lower, *window).log_delta(epsilon);
-    best.lower = std::min(std::max(best.lower, lower), best.upper);
+    const Composition below(spending, direction, Bound::lower, *window);
+    best.lower = std::min(std::max(best.lower, below.log_delta(epsilon)), best.upper);
     const double width = best.upper - best.lower;
     if (!(width > kLogWidthWanted) || refinements == refinements_of(spending) || !all_tight(spending)) return best;
     if (width > 0.8 * width_before) return best;
+    if (!is_cut(*window) && window->uncut < kWorthCuttingLater) {
+      window = cut_window(spending, direction, epsilon, std::max(best.upper, -700.0));
+      continue;
+    }
     width_before = width;
     ++refinements;
-    window = finer_window(*window, 1, 0.02 * width);
+    window = finer_window(*window, 1, 0.02 * width, below.transformed());
   }
   return best;
 }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "accounting/accountants/step.h"
+#include "accounting/accountants/undershoot.h"
 
 namespace hushgrad {
 namespace {
@@ -24,23 +25,28 @@ constexpr double kAmplified = 14;
 constexpr double kLargestLength = 1 << 20;
 constexpr double kLargestLengthOfMany = 1 << 22;
 constexpr double kMany = 1000;
+constexpr double kLongerWithoutTransform = 4;
 constexpr double kLargestCells = 1 << 20;
 constexpr double kTiltCells = 1 << 14;
 constexpr double kSmallestNoise = 0.02;
 // The share of the wanted width that cells of one spacing take; wider ones in the tails take the rest.
 constexpr double kNarrowShare = 0.6;
-// Losses this many times as far up as where all count are kept apart, if that leaves out this much of the range.
-constexpr double kCut = 1.5;
-constexpr double kWorthCutting = 0.25;
+// The other losses of a composition fall further below zero than is allowed for with probability e^-this at most.
+constexpr double kUndershoot = 20;
+constexpr double kUndershootMargin = 1.5;
+constexpr double kCutMargin = 0.05;  // of epsilon, at least
 
 // Where a record is rarely drawn, a composition has epsilon next to nothing, and a single draw can have a loss of several. An
-// outcome with one loss above this has more than epsilon in all, whatever the other steps lose: it counts in full, and needs no
-// place on a grid.
-double cut_for(const std::vector<Step>& steps, Direction direction, double epsilon) {
-  if (direction == Direction::add) return kInfinity;
-  double lowest = 0;
-  for (const Step& step : steps) lowest += step.pair ? -kInfinity : step.count * std::log1p(-step.q);
-  return kCut * (epsilon - lowest);
+// outcome with one loss above this has more than epsilon in all, unless all others together fall far below zero: it counts in
+// full, and needs no place on a grid.
+struct Cut {
+  double loss = kInfinity, rest_tilt = 0;
+};
+
+Cut cut_for(const std::vector<Step>& steps, Direction direction, double epsilon) {
+  if (direction == Direction::add) return {};
+  const Undershoot below = undershoot(steps, -kUndershoot);
+  return {epsilon + std::max(kUndershootMargin * below.depth, kCutMargin * epsilon), below.tilt};
 }
 
 // The widest spacing whose shift is affordable.
@@ -171,7 +177,9 @@ std::optional<Window> make_window(const std::vector<Step>& steps, const Cumulant
     const bool cut_below = direction == Direction::add && !step.pair;
     range = std::max(range, losses.high + (cut_below ? std::min(-losses.low, 50 / tilt) : -losses.low));
   }
-  window.cuttable = reach.cut == kInfinity && cut_for(steps, direction, window.epsilon) < kWorthCutting * range;
+  if (reach.cut == kInfinity && window.epsilon < range) {
+    window.uncut = std::min(1.0, cut_for(steps, direction, window.epsilon).loss / range);
+  }
   const double largest = 0.1 * kTiltCells / range;
   tilt = std::min(tilt, largest);
   // The grid of a pair is fine everywhere.
@@ -203,13 +211,6 @@ std::optional<Window> make_window(const std::vector<Step>& steps, const Cumulant
   return window;
 }
 
-double worthwhile_cut(const std::vector<Step>& steps, Direction direction, double epsilon, Reach reach) {
-  const double cut = cut_for(steps, direction, epsilon);
-  double highest = 0;
-  for (const Step& step : steps) highest = std::max(highest, step.range(direction, reach).high);
-  return cut < kWorthCutting * highest ? cut : kInfinity;
-}
-
 bool too_small(const std::vector<Step>& steps) {
   return std::any_of(steps.begin(), steps.end(), [](const Step& step) { return step.s < kSmallestNoise; });
 }
@@ -231,7 +232,6 @@ std::optional<Window> window_at_epsilon(const Spending& spending, Direction dire
   const auto steps = steps_of(spending);
   if (too_small(steps)) return {};
   Reach reach = reach_for(steps, log_delta ? *log_delta : -40);
-  if (log_delta) reach.cut = worthwhile_cut(steps, direction, epsilon, reach);
   for (int i = 0;; ++i) {
     const Cumulant cumulant(steps, direction, reach);
     const double tilt = find_tilt([&](double t) { return cumulant.at(t).mean < epsilon; });
@@ -243,13 +243,27 @@ std::optional<Window> window_at_epsilon(const Spending& spending, Direction dire
   }
 }
 
-std::optional<Window> finer_window(const Window& window, double epsilon, double width) {
-  if (window.spacing <= window.finest * 1.001) return {};
+std::optional<Window> cut_window(const Spending& spending, Direction direction, double epsilon, double log_delta) {
+  const auto steps = steps_of(spending);
+  if (too_small(steps)) return {};
+  Reach reach = reach_for(steps, log_delta);
+  const Cut cut = cut_for(steps, direction, epsilon);
+  reach.cut = cut.loss;
+  const Cumulant cumulant(steps, direction, reach);
+  const double tilt = find_tilt([&](double t) { return cumulant.at(t).mean < epsilon; });
+  auto window = make_window(steps, cumulant, direction, tilt, epsilon, reach, log_delta);
+  if (window) window->rest_tilt = cut.rest_tilt;
+  return window;
+}
+
+std::optional<Window> finer_window(const Window& window, double epsilon, double width, bool transformed) {
+  const double finest = transformed ? window.finest : window.finest / kLongerWithoutTransform;
+  if (window.spacing <= finest * 1.001) return {};
   Window finer = window;
   // The width falls with the square of the spacing; where the first grid was much too coarse, by more.
   const double factor = std::clamp(0.8 * std::sqrt(kRelativeWidth * epsilon / width), 0.1, 0.7);
   // A whole number of points more, so that the grid still passes through what it did.
-  const double parts = std::min(std::ceil(1 / factor), std::floor(window.spacing / window.finest));
+  const double parts = std::min(std::ceil(1 / factor), std::floor(window.spacing / finest));
   if (!(parts >= 2)) return {};
   finer.spacing = window.spacing / parts;
   finer.widest /= parts;

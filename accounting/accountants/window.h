@@ -25,7 +25,9 @@ struct Window {
   Reach reach = 0;       // of one step
   double finest = 0;     // the smallest spacing that is affordable
   double remainder = 0;  // tilt by which the far tail of the tilted sum is bounded
-  bool cuttable = false; // most of the grid is for losses far above epsilon: window_at_epsilon keeps them apart
+  double rest_tilt = 0;  // by which is bounded how far all other losses fall below zero, where the grid is cut
+  // The share of the range of losses that would be left if those far above epsilon were kept apart; 1: none would be.
+  double uncut = 1;
   bool coarse = false;   // the grid is so coarse that another accountant may be tighter
 };
 
@@ -35,9 +37,11 @@ struct Window {
 std::optional<Window> window_at_delta(const Spending& spending, Direction direction, double log_delta);
 std::optional<Window> window_at_epsilon(const Spending& spending, Direction direction, double epsilon,
                                         std::optional<double> log_delta = {});
+/// Losses far above epsilon kept apart from the grid (docs/accounting.md, "Rare draws"), if Window::uncut is below 1.
+std::optional<Window> cut_window(const Spending& spending, Direction direction, double epsilon, double log_delta);
 
 /// The same window with a finer grid, for an interval around `epsilon` that came out `width` wide. Empty where none is
-/// affordable.
-std::optional<Window> finer_window(const Window& window, double epsilon, double width);
+/// affordable: one that needs no transform may be longer.
+std::optional<Window> finer_window(const Window& window, double epsilon, double width, bool transformed);
 
 }  // namespace hushgrad

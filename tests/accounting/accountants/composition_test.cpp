@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <tuple>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -19,13 +20,15 @@ struct Losses {
   std::vector<long double> masses{1};  // probabilities
   long double infinite = 0;
   long double any_q = 0, any_p = 0;  // probabilities that some step is beyond its grid
-  double lowest_beyond = std::numeric_limits<double>::infinity(), lowest = 0;  // losses
+  std::vector<Beyond> beyond;
+  double lowest = 0;  // loss
 };
 
 Losses convolve(const Losses& a, const GridLoss& b) {
   const auto width = static_cast<std::size_t>(b.places.back() - b.places.front());
   Losses sum{a.offset + b.offset, a.first + b.places.front(), std::vector<long double>(a.masses.size() + width, 0), 0};
-  sum.lowest_beyond = std::min(a.lowest_beyond, b.beyond.lowest_beyond);
+  sum.beyond = a.beyond;
+  sum.beyond.push_back(b.beyond);
   sum.lowest = a.lowest + b.beyond.lowest;
   const long double q = b.beyond.without, p = q + b.beyond.excess;
   sum.any_q = a.any_q + q - a.any_q * q;
@@ -49,9 +52,12 @@ GridLoss untilted(GridLoss grid, const Window& window) {
 
 long double delta_of(const Losses& losses, double spacing, double epsilon, Bound bound) {
   // Of what is beyond the grids, all counts where its losses are above epsilon whatever the other steps lose; else it may.
-  const long double beyond = losses.any_p, taken = std::exp(static_cast<long double>(epsilon)) * losses.any_q;
-  const bool all = bound == Bound::lower || epsilon < losses.lowest_beyond + losses.lowest;
-  long double delta = losses.infinite + (all ? std::max(0.0L, beyond - taken) : beyond);
+  long double taken = losses.any_q;
+  for (const Beyond& step : losses.beyond) {
+    if (bound == Bound::upper && epsilon >= step.lowest_beyond + losses.lowest) taken -= step.without;
+  }
+  taken *= std::exp(static_cast<long double>(epsilon));
+  long double delta = losses.infinite + std::clamp(losses.any_p - taken, 0.0L, losses.any_p);
   for (std::size_t i = 0; i < losses.masses.size(); ++i) {
     const long double loss = losses.offset + static_cast<double>(losses.first + static_cast<std::int64_t>(i)) * spacing;
     if (loss > epsilon) delta += losses.masses[i] * -std::expm1(epsilon - loss);
@@ -109,7 +115,7 @@ TEST(Composition, AgreesWithConvolutionWhereTheGridIsCut) {
     spending.sampled = steps;
     const double epsilon = 3e-3;
     const Interval guess = pld_direction_delta(spending, epsilon, Direction::remove);
-    auto window = window_at_epsilon(spending, Direction::remove, epsilon, std::log(guess.upper));
+    auto window = cut_window(spending, Direction::remove, epsilon, std::log(guess.upper));
     ASSERT_TRUE(window);
     ASSERT_LT(window->reach.cut, 0.02);
     window->spacing = std::max(window->spacing, epsilon / 200);
@@ -122,7 +128,7 @@ TEST(Composition, AgreesWithConvolutionWhereTheGridIsCut) {
         for (int i = 0; i < step.count; ++i) losses = convolve(losses, untilted(grid, *window));
       }
       const Composition composition(spending, Direction::remove, bound, *window);
-      for (double at : {0.8 * epsilon, epsilon, 1.1 * epsilon}) {
+      for (double at : {0.8 * epsilon, epsilon, 1.02 * epsilon}) {
         const auto slow = static_cast<double>(delta_of(losses, window->spacing, at, bound));
         const double fast = std::exp(composition.log_delta(at));
         EXPECT_NEAR(fast, slow, 1e-6 * slow) << at;
@@ -133,6 +139,34 @@ TEST(Composition, AgreesWithConvolutionWhereTheGridIsCut) {
       const double far = 20 * epsilon, most = static_cast<double>(losses.any_p);
       if (bound == Bound::upper) EXPECT_GE(std::exp(composition.log_delta(far)), most * (1 - 1e-9));
     }
+  }
+}
+
+// Where the grid ends, near epsilon or far from it, decides how tight the ends are, never whether they hold.
+TEST(Composition, HoldsWhereverTheGridIsCut) {
+  for (const auto& [steps, mu_squared, epsilon] : {std::tuple{std::vector<SampledGaussian>{{1e-3, 0.6, 200}}, 0.0, 0.1},
+                                                   {{{1e-4, 0.5, 5000}}, 0.0, 0.5}, {{{1e-3, 0.5, 3}}, 1e-3, 0.3},
+                                                   {{{1e-6, 0.6, 1e6}, {1e-3, 0.8, 100}}, 0.0, 0.2}}) {
+    Spending spending;
+    spending.sampled = steps;
+    spending.mu_squared = mu_squared;
+    const auto whole = window_at_epsilon(spending, Direction::remove, epsilon);
+    ASSERT_TRUE(whole);
+    const Composition above(spending, Direction::remove, Bound::upper, *whole), below(spending, Direction::remove, Bound::lower, *whole);
+    for (double factor : {0.3, 0.7, 0.98, 1.0, 1.02, 1.5, 4.0}) {
+      auto window = cut_window(spending, Direction::remove, epsilon, below.log_delta(epsilon));
+      ASSERT_TRUE(window);
+      window->reach.cut = factor * epsilon;
+      const Composition upper(spending, Direction::remove, Bound::upper, *window), lower(spending, Direction::remove, Bound::lower, *window);
+      for (double at : {0.5 * epsilon, 0.9 * epsilon, 0.999 * epsilon, 1.001 * epsilon, 1.1 * epsilon, 2 * epsilon}) {
+        EXPECT_GE(upper.log_delta(at), below.log_delta(at)) << factor << " " << at;
+        EXPECT_LE(lower.log_delta(at), above.log_delta(at)) << factor << " " << at;
+        EXPECT_LE(lower.log_delta(at), upper.log_delta(at)) << factor << " " << at;
+      }
+    }
+    const auto window = cut_window(spending, Direction::remove, epsilon, below.log_delta(epsilon));
+    const Composition upper(spending, Direction::remove, Bound::upper, *window), lower(spending, Direction::remove, Bound::lower, *window);
+    EXPECT_LT(upper.log_delta(epsilon) - lower.log_delta(epsilon), 0.05) << steps[0].sampling_probability << " " << upper.log_delta(epsilon);
   }
 }
 

@@ -101,6 +101,22 @@ TEST(Directions, RareDrawsAreIntegrated) {
   }
 }
 
+// Two very rare draws, targets from common to next to impossible.
+TEST(Directions, TheRarestDrawsAreIntegrated) {
+  for (const SampledGaussian& a : {SampledGaussian{1e-6, 0.3, 1}, {1e-6, 0.491, 1}, {6e-5, 0.505, 1}, {1e-6, 0.559, 1}}) {
+    for (double epsilon : {5e-3, 0.3, 2.0}) {
+      const double truth = two_steps(a, a, epsilon, Direction::remove);
+      if (truth < 1e-14) continue;
+      const Spending twice = sampled({{a.sampling_probability, a.noise_multiplier, 2}});
+      const Interval found = pld_direction_delta(twice, epsilon, Direction::remove);
+      expect_contains(found, truth, 1e-6 * truth, "delta");
+      const Interval inverse = pld_direction_epsilon(twice, truth, Direction::remove);
+      expect_contains(inverse, epsilon, 1e-6 * epsilon, "epsilon");
+      EXPECT_LT(inverse.upper - inverse.lower, 1e-3 * epsilon) << a.noise_multiplier << " " << epsilon;
+    }
+  }
+}
+
 // The same mechanism with the names of the neighbours exchanged.
 class Swapped : public LossPair {
  public:

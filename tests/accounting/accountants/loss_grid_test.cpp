@@ -106,6 +106,27 @@ TEST_P(GridLossTest, SplittingKeepsBothProbabilities) {
   EXPECT_NEAR(without, 1, 1e-12);
 }
 
+// All of the bulk in one coarse cell, and rare losses far above it. Downward the bulk must not take them along.
+TEST(LowerGridLoss, KeepsRareLossesBesideTheBulk) {
+  for (const Case& c : {Case{6.23e-5, 0.505, 0.016, 5, 80}, Case{1e-6, 0.491, 3e-3, 4, 80}, Case{1.12e-6, 0.3, 0.028, 2.6, 80}, Case{1e-6, 0.4, 0.01, 9, 80}}) {
+    const GridLoss lower = grid_loss(c.q, c.s, Direction::remove, Bound::lower, options_of(c));
+    for (double epsilon : {0.5, 1.0, 3.0}) {
+      const double truth = std::exp(sampled_gaussian_log_delta(c.q, c.s, epsilon, Direction::remove).value);
+      EXPECT_GE(delta_of(lower, c, epsilon, Bound::lower), 0.99 * truth) << c.q << " " << epsilon;
+    }
+    // And the bulk stays where it is.
+    double mass = 0, mean = 0;
+    for (std::size_t i = 0; i < lower.masses.size(); ++i) {
+      const double loss = lower.loss(i, c.spacing), p = lower.masses[i] * std::exp(lower.log_scale - c.tilt * loss);
+      if (loss > 0.3) continue;
+      mass += p;
+      mean += p * loss;
+    }
+    EXPECT_GT(mass, 0.999);
+    EXPECT_GT(mean, -0.01 * c.spacing);
+  }
+}
+
 // A reach so short that what lies outside shows: below it goes to the grid, above it is beyond.
 TEST(GridLossReach, NothingOutsideIsLost) {
   const GridOptions options{0.01, 1, 1.5, 0};
