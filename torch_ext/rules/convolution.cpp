@@ -1,7 +1,7 @@
 // Convolutions in one to three dimensions, grouped, dilated, transposed. Sample b's gradient is the product of its backprop
 // with its patches. Three ways, by what they cost:
 //   direct   a register-blocked kernel that forms no patches; the gradients are kept for the sum while that is small;
-//   Gram     <P^T P, G^T G> over the positions, for deep layers with few positions and many channels;
+//   Gram     products of pixels and of backprops over the positions, for deep layers with few positions and many channels;
 //   patches  block by block in cache, for what the kernel does not take: float64, few channels a group.
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/generated/Functions.h>
@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "torch_ext/capture/sum_of_products.h"
+#include "torch_ext/rules/convolution_gram.h"
 #include "torch_ext/rules/direct_convolution.h"
 #include "torch_ext/rules/gemm.h"
 #include "torch_ext/rules/gram.h"
@@ -136,30 +137,21 @@ at::Tensor per_sample_direct(const ConvolutionGeometry& s, const at::Tensor& ima
 /// Squared norms by Gram matrices over the positions of each image; one image a sample.
 template <typename T>
 at::Tensor gram_norms(const ConvolutionGeometry& s, const at::Tensor& images, const at::Tensor& backprops) {
-  const std::int64_t batch = images.size(0), positions = s.out_positions(), per_group = s.out_channels / s.groups;
+  const std::int64_t batch = images.size(0), x_size = images.numel() / batch, g_size = backprops.numel() / batch;
   const T *x = images.const_data_ptr<T>(), *g = backprops.const_data_ptr<T>();
   at::Tensor norms = at::empty({batch}, at::kDouble);
   double* out = norms.data_ptr<double>();
   at::parallel_for(0, batch, 1, [&](std::int64_t begin, std::int64_t end) {
-    std::vector<T> patches(s.patch() * positions), of_patches(positions * positions), of_backprops(positions * positions), gradient;
+    ConvolutionGram<T> gram(s);
+    std::vector<T> patches, gradient;
     for (std::int64_t b = begin; b < end; ++b) {
-      double total = 0, diagonal = 0;
-      for (std::int64_t group = 0; group < s.groups; ++group) {
-        const T* planes = x + (b * s.in_channels + group * (s.in_channels / s.groups)) * s.in_positions();
-        const T* rows = g + (b * s.out_channels + group * per_group) * positions;
-        gather_patches(s, planes, 0, positions, patches.data());
-        gemm_tn(positions, positions, s.patch(), patches.data(), positions, patches.data(), positions, of_patches.data(), positions);
-        gemm_tn(positions, positions, per_group, rows, positions, rows, positions, of_backprops.data(), positions);
-        total += sum_of_products(of_patches.data(), of_backprops.data(), positions * positions);
-        for (std::int64_t i = 0; i < positions; ++i) diagonal += static_cast<double>(of_patches[i * positions + i]) * of_backprops[i * positions + i];
-      }
-      if (total < kCancelled * diagonal) {
+      GramSum sum = gram.squared_norm(x + b * x_size, g + b * g_size);
+      if (sum.squared_norm < kCancelled * sum.diagonal) {
         gradient.assign(static_cast<std::size_t>(s.out_channels * s.patch()), T(0));
-        add_image(s, x + b * s.in_channels * s.in_positions(), g + b * s.out_channels * positions, gradient.data(), patches);
-        total = sum_of_products(gradient.data(), gradient.data(), s.out_channels * s.patch());
-        patches.resize(s.patch() * positions);
+        add_image(s, x + b * x_size, g + b * g_size, gradient.data(), patches);
+        sum.squared_norm = sum_of_products(gradient.data(), gradient.data(), s.out_channels * s.patch());
       }
-      out[b] = total < 0 ? 0.0 : total;
+      out[b] = sum.squared_norm < 0 ? 0.0 : sum.squared_norm;
     }
   });
   return norms;
@@ -184,11 +176,10 @@ class ConvolutionContribution final : public Contribution {
     }
     const at::Tensor x = input_.contiguous(), g = backprop_.contiguous();
     const ConvolutionGeometry s = geometry(images(x, g), backprops(x, g));
-    if (prefers_gram(s)) {
+    const bool keep = may_keep();
+    if (prefers_gram(s, keep)) {
       return x.scalar_type() == at::kDouble ? gram_norms<double>(s, images(x, g), backprops(x, g)) : gram_norms<float>(s, images(x, g), backprops(x, g));
     }
-    // Kept gradients make the sum a matrix-vector product; they replace input and backprop, so that is their allowance.
-    const bool keep = batch_ * weight_.numel() * 2 <= 5 * (input_.numel() + backprop_.numel());
     at::Tensor flat;
     at::Tensor norms = run_native(s, x, g, keep ? &flat : nullptr);
     if (keep) hold(flat);
@@ -238,12 +229,16 @@ class ConvolutionContribution final : public Contribution {
   const at::Tensor& images(const at::Tensor& x, const at::Tensor& g) const { return arguments_.transposed ? g : x; }
   const at::Tensor& backprops(const at::Tensor& x, const at::Tensor& g) const { return arguments_.transposed ? x : g; }
 
-  // Multiply-adds a sample: T^2 (patch + O) for the Gram matrices, against writing and reading a kept gradient, which takes as long
-  // as some 16 multiply-adds a value, or against another T patch O where it is not kept.
-  bool prefers_gram(const ConvolutionGeometry& s) const {
+  // Kept gradients make the sum a matrix-vector product; they replace input and backprop, so about that is their allowance. Beyond it
+  // the Gram matrices take at most two fifths of what a gradient does.
+  bool may_keep() const { return batch_ * weight_.numel() * 4 <= 5 * (input_.numel() + backprop_.numel()); }
+
+  // The Gram matrices, against writing and reading a kept gradient, which takes as long as some 16 multiply-adds a value, or against
+  // forming the gradients once more than the library does anyway.
+  bool prefers_gram(const ConvolutionGeometry& s, bool keep) const {
     if (input_.size(0) != batch_) return false;
-    const double positions = static_cast<double>(s.out_positions()), patch = static_cast<double>(s.patch()), out = static_cast<double>(s.out_channels);
-    return positions * positions * (patch * static_cast<double>(s.groups) + out) < 16 * patch * out;
+    const double size = static_cast<double>(s.out_channels * s.patch());
+    return convolution_gram_cost(s) < size * (keep ? 16.0 : static_cast<double>(s.out_positions()));
   }
 
   bool direct(const ConvolutionGeometry& s) const { return input_.scalar_type() == at::kFloat && DirectConvolution::suits(s); }

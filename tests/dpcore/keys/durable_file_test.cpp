@@ -1,16 +1,20 @@
 #include "dpcore/keys/durable_file.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdarg>
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -111,6 +115,34 @@ TEST(DurableFile, AppearsWhenPublishedWithMode0600) {
   ASSERT_EQ(::stat((folder / "a").c_str(), &status), 0);
   EXPECT_EQ(status.st_mode & 0777, 0600u);
   EXPECT_EQ(folder.names().size(), 1u);
+}
+
+// Pages of the file that the system holds in memory.
+std::size_t pages_held(const std::string& path, std::size_t size) {
+  const int descriptor = ::open(path.c_str(), O_RDONLY);
+  void* mapped = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, descriptor, 0);
+  ::close(descriptor);
+  const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  std::vector<unsigned char> held((size + page - 1) / page);
+  ::mincore(mapped, size, held.data());
+  ::munmap(mapped, size);
+  return static_cast<std::size_t>(std::count_if(held.begin(), held.end(), [](unsigned char h) { return h & 1; }));
+}
+
+TEST(DurableFile, GivesBackTheMemoryOfWhatItReplacesAndTheOldFileStays) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "a", text(1 << 20, 'x');
+  write(path, text);
+  struct statfs system;
+  ASSERT_EQ(::statfs(path.c_str(), &system), 0);
+  constexpr long kTmpfs = 0x01021994;
+  if (system.f_type == kTmpfs) GTEST_SKIP() << "SKIPPED: files of this file system are memory";
+  EXPECT_EQ(text_at(path), text);
+  EXPECT_GT(pages_held(path, text.size()), 0u);
+  const DurableFile file(path, IfExists::replace);
+  file.forget_replaced();
+  EXPECT_EQ(pages_held(path, text.size()), 0u);
+  EXPECT_EQ(text_at(path), text);
 }
 
 TEST(DurableFile, LeavesNothingUnlessPublished) {
