@@ -66,3 +66,29 @@ def test_what_is_left_of_cancelling_rows_is_clipped(build: Callable[[], Setting]
     expected = (gradients * (bound / norms).view(-1, *[1] * (gradients.dim() - 1))).sum(0)
     # What the float32 products of the sum itself cost: some 2^-24 of its terms, which are LARGE times what is left of them.
     assert (got - expected).norm() <= 3e-3 * expected.norm()
+
+
+def test_a_table_that_cancels_the_layer_it_is_tied_to_is_clipped() -> None:
+    torch.manual_seed(0)
+    table = nn.Embedding(7, 16)
+    x = LARGE + torch.randn(BATCH, 3, 16)
+    left = torch.randn(BATCH, 3, 16)
+    ids = torch.tensor([2, 5, 2]).expand(BATCH, 3)
+
+    gradients = torch.zeros(BATCH, 7, 16, dtype=torch.float64)
+    for b in range(BATCH):
+        # As float32 has it: x + left is rounded before anything is taken from it.
+        gradients[b].index_add_(0, ids[b], (x + left)[b].double() - x[b].double())
+    norms = gradients.flatten(1).norm(dim=1)
+    bound = float(norms.min()) / 2
+
+    capture = Capture([table.weight], ["weight"], bound, False, True)
+    capture.begin_batch(BATCH)
+    embedded, logits = table(ids), nn.functional.linear(x, table.weight)
+    capture.watch([embedded, logits])
+    # The embedding's gradient has x + left in the rows of ids, the layer's has -x there.
+    ((embedded * (x + left)).sum() - logits.gather(2, ids.unsqueeze(2)).sum()).backward()
+    capture.accumulate()
+    got = capture.finish()[0].double()
+    expected = (gradients * (bound / norms).view(-1, 1, 1)).sum(0)
+    assert (got - expected).norm() <= 3e-3 * expected.norm()

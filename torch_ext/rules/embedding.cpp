@@ -24,8 +24,9 @@ class EmbeddingContribution final : public Contribution {
     if (ids_.size(1) == 1) return backprops_.square().sum({1, 2}, false, at::kDouble);
     if (backprops_.is_cpu() && backprops_.scalar_type() == at::kFloat) return sorted_norms();
     // Pairs of equal ids: sum_{t,s} [id_t == id_s] (g_t . g_s).
-    const at::Tensor same = ids_.unsqueeze(2).eq(ids_.unsqueeze(1));
-    return backprops_.bmm(backprops_.transpose(1, 2)).mul_(same).sum({1, 2}, false, at::kDouble).clamp_min(0);
+    // In float64: backprops of one id may cancel each other.
+    const at::Tensor same = ids_.unsqueeze(2).eq(ids_.unsqueeze(1)), wide = backprops_.to(at::kDouble);
+    return wide.bmm(wide.transpose(1, 2)).mul_(same).sum({1, 2}).clamp_min(0);
   }
 
   at::Tensor weighted_sum(const SampleFactors& factors) override {

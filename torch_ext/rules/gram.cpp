@@ -59,12 +59,10 @@ at::Tensor gram_cpu(const at::Tensor& a, const at::Tensor& g, const RowMap& map,
   return partial.sum(1);
 }
 
-constexpr std::int64_t kBlock = 1 << 20;  // entries of a formed gradient at a time
-
 /// || g^T a ||^2 of one sample. a: [T, d], g: [T, p].
 double formed_squared_norm(const at::Tensor& a, const at::Tensor& g) {
   const at::Tensor wide_a = a.to(at::kDouble), wide_g = g.to(at::kDouble);
-  const std::int64_t p = g.size(1), step = std::max<std::int64_t>(1, kBlock / std::max<std::int64_t>(1, a.size(1)));
+  const std::int64_t p = g.size(1), step = std::max<std::int64_t>(1, kFormedAtATime / std::max<std::int64_t>(1, a.size(1)));
   double total = 0;
   for (std::int64_t first = 0; first < p; first += step) {
     total += wide_g.narrow(1, first, std::min(step, p - first)).t().mm(wide_a).square().sum().item<double>();
@@ -114,9 +112,19 @@ at::Tensor gram_squared_norms(const at::Tensor& activations, const at::Tensor& b
     // Rounding may leave a sum of squares below zero by an ulp of its terms; NaN stays NaN.
     return at::where(norms < 0, at::zeros_like(norms), norms);
   }
-  const at::Tensor ab = by_sample(a, rows, batch), gb = by_sample(g, rows, batch);
-  const at::Tensor product = ab.bmm(ab.transpose(1, 2)).mul_(gb.bmm(gb.transpose(1, 2)));
-  return product.sum({1, 2}, false, at::kDouble).clamp_min(0);
+  return gram_squared_norms_by_library(by_sample(a, rows, batch), by_sample(g, rows, batch));
+}
+
+at::Tensor gram_squared_norms_by_library(const at::Tensor& activations, const at::Tensor& backprops) {
+  const auto &a = activations, &g = backprops;
+  const at::Tensor product = a.bmm(a.transpose(1, 2)).mul_(g.bmm(g.transpose(1, 2)));
+  at::Tensor norms = product.sum({1, 2}, false, at::kDouble).cpu();
+  const at::Tensor diagonal = product.diagonal(0, 1, 2).sum(1, false, at::kDouble).cpu();
+  for (std::int64_t b = 0; b < norms.size(0); ++b) {
+    double& norm = norms.data_ptr<double>()[b];
+    if (norm < kCancelled * diagonal.const_data_ptr<double>()[b]) norm = formed_squared_norm(a[b], g[b]);
+  }
+  return norms;
 }
 
 }  // namespace hushgrad

@@ -1,6 +1,9 @@
 #include "torch_ext/rules/tied.h"
 
+#include <algorithm>
+
 #include "torch_ext/rules/embedding.h"
+#include "torch_ext/rules/gram.h"
 #include "torch_ext/rules/linear.h"
 
 namespace hushgrad {
@@ -12,10 +15,16 @@ class Tied final : public Contribution {
       : table_(std::move(table)), layer_(std::move(layer)), layer_is_transposed_(layer_is_transposed) {}
 
   at::Tensor squared_norms() override {
-    const at::Tensor cross = cross_term();  // before the layer may instantiate itself
-    const at::Tensor norms = table_->squared_norms() + layer_->squared_norms() + 2 * cross;
-    // Rounding may leave a sum of squares below zero by an ulp of its terms; NaN stays NaN.
-    return at::where(norms < 0, at::zeros_like(norms), norms);
+    // Before the layer may instantiate itself.
+    const EmbeddingParts table = *embedding_parts(*table_);
+    const LinearParts layer = *linear_parts(*layer_);
+    const at::Tensor one_by_one = table_->squared_norms().cpu() + layer_->squared_norms().cpu();
+    at::Tensor norms = one_by_one + 2 * cross_term(table, layer).cpu();
+    for (std::int64_t b = 0; b < norms.size(0); ++b) {
+      double& norm = norms.data_ptr<double>()[b];
+      if (norm < kCancelled * one_by_one.const_data_ptr<double>()[b]) norm = formed_squared_norm(table, layer, b);
+    }
+    return norms;
   }
 
   at::Tensor weighted_sum(const SampleFactors& factors) override {
@@ -27,13 +36,27 @@ class Tied final : public Contribution {
  private:
   at::Tensor upright(const at::Tensor& t) const { return layer_is_transposed_ ? t.transpose(-1, -2) : t; }
 
-  at::Tensor cross_term() const {
-    const EmbeddingParts table = *embedding_parts(*table_);
-    const LinearParts layer = *linear_parts(*layer_);
+  static at::Tensor cross_term(const EmbeddingParts& table, const LinearParts& layer) {
     const at::Tensor a = at_least_float(layer.activations), g = at_least_float(layer.backprops);  // [B, S, d], [B, S, V]
     const at::Tensor products = a.bmm(table.backprops.to(a.scalar_type()).transpose(1, 2));      // [B, S, T]
     const at::Tensor columns = table.ids.unsqueeze(1).expand(products.sizes());
     return products.mul(g.gather(2, columns)).sum({1, 2}, false, at::kDouble);
+  }
+
+  // || G_e + G_l ||^2 of sample b, some rows of the table at a time.
+  static double formed_squared_norm(const EmbeddingParts& table, const LinearParts& layer, std::int64_t b) {
+    const at::Tensor a = layer.activations[b].to(at::kDouble), g = layer.backprops[b].to(at::kDouble);  // [S, d], [S, V]
+    const at::Tensor ids = table.ids[b], rows = table.backprops[b].to(at::kDouble);                      // [T], [T, d]
+    const std::int64_t words = g.size(1), step = std::max<std::int64_t>(1, kFormedAtATime / std::max<std::int64_t>(1, a.size(1)));
+    double total = 0;
+    for (std::int64_t first = 0; first < words; first += step) {
+      const std::int64_t count = std::min(step, words - first);
+      at::Tensor gradient = g.narrow(1, first, count).t().mm(a);
+      const at::Tensor here = at::logical_and(ids >= first, ids < first + count).nonzero().squeeze(1);
+      gradient.index_add_(0, ids.index_select(0, here) - first, rows.index_select(0, here));
+      total += gradient.square().sum().item<double>();
+    }
+    return total;
   }
 
   std::unique_ptr<Contribution> table_, layer_;
