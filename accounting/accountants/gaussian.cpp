@@ -22,7 +22,7 @@ double tail_integral(double t, double mu, double start) {
   const auto fades = [v](double u) { return v > 0 ? v * u + u * u / 2 > 50 : v + u > 10; };
   double sum = 0, from = 0;
   double width = 0.5 / (1 + std::abs(v) + mu);
-  while (!fades(from)) {
+  while (std::isfinite(v) && !fades(from)) {
     for (const auto& node : quadrature::kGauss10) {
       const double u = from + node.at * width;
       sum += width * node.weight * std::exp(-v * u - u * u / 2) * -std::expm1(-mu * (start + u));
@@ -32,6 +32,15 @@ double tail_integral(double t, double mu, double start) {
   }
   return sum;
 }
+
+// Shares of 1 - e^epsilon (1 - q) relative to q that its rounding leaves little of.
+constexpr double kNextToOne = 1e-14;
+
+// Somewhere in [0, bound].
+LogDelta below_all(double bound) { return {std::log(bound) - 800, 800}; }
+
+// Of |d log delta / d epsilon| of a Gaussian: e^epsilon P(Z > t + mu) / delta, about (t + mu) / mu far out and 1.25 / mu at t = 0.
+double slope_bound(double mu, double epsilon) { return 3 + (std::max(epsilon, 0.0) / mu + 1.3) / mu; }
 
 }  // namespace
 
@@ -58,18 +67,22 @@ LogDelta sampled_gaussian_log_delta(double sampling_probability, double noise_mu
     const double inner = epsilon < 30 ? std::log1p(odds)
                                       : epsilon - std::log(q) + std::log1p(-(1 - q) * std::exp(-epsilon));
     LogDelta log_delta = gaussian_log_delta(mu, inner);
-    // d log delta / d epsilon is at most about (t + mu) / mu; 1 + odds loses digits where odds is near -1.
-    const double lost = epsilon < 30 ? 4 * kUlp * (1 + std::abs(inner) + std::abs(odds) / (1 + odds)) : 4 * kUlp * inner;
-    log_delta.error += lost * (2 + std::max(inner, 0.0) / (mu * mu)) + 4 * kUlp;
+    // 1 + odds loses digits where odds is near -1.
+    const double lost = epsilon < 30 ? 4 * kUlp * (std::abs(inner) + std::abs(odds) / (1 + odds)) : 4 * kUlp * inner;
+    log_delta.error += lost * slope_bound(mu, inner) + 4 * kUlp * (1 + std::abs(std::log(q)));
     log_delta.value += std::log(q);
     return log_delta;
   }
+  // Without the record no outcome is more than 1 / (1 - q) times as likely.
+  if (epsilon > -std::log1p(-q) * (1 + 8 * kUlp)) return {-kInfinity, 0};
   const double factor = q - std::expm1(epsilon) * (1 - q);  // 1 - e^epsilon (1 - q)
-  if (!(factor > 0)) return {-kInfinity, 0};
-  const double inner = epsilon + std::log(q) - std::log(factor);
+  const double taken = std::expm1(epsilon) / q * (1 - q);   // of 1, in factor / q
+  // delta is below the factor; where that is next to its rounding nothing else is known.
+  if (!(taken < 1 - kNextToOne)) return below_all(q * 2 * kNextToOne);
+  const double inner = epsilon - std::log1p(-taken);
   LogDelta log_delta = gaussian_log_delta(mu, inner);
-  const double lost = 4 * kUlp * (1 + std::abs(epsilon) + std::abs(std::log(q)) + q / factor);
-  log_delta.error += lost * (3 + std::max(inner, 0.0) / (mu * mu));
+  const double lost = 4 * kUlp * (std::abs(epsilon) + std::abs(inner) + std::abs(taken) / (1 - taken));
+  log_delta.error += lost * slope_bound(mu, inner) + 4 * kUlp * (1 + std::abs(std::log(factor)) + q / factor);
   log_delta.value += std::log(factor);
   return log_delta;
 }

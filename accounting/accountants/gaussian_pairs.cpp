@@ -186,6 +186,7 @@ class MixedPair : public LossPair {
     return {std::min(a.low, b.low), std::max(a.high, b.high)};
   }
   double centre() const override { return first_->centre(); }
+  double loss_rounding() const override { return std::max(first_->loss_rounding(), second_->loss_rounding()); }
   double used() const override {
     return std::min(1.0, ((1 - weight_) * first_->used() + weight_ * second_->used()) * (1 + 1e-12));
   }

@@ -64,6 +64,60 @@ TEST(SampledGaussianLogDelta, WithoutTheSampleTheLossIsBounded) {
   EXPECT_LT(sampled_gaussian_log_delta(0.2, 1, 0.2231, Direction::add).value, -40);
 }
 
+// log delta by mpmath with 80 digits.
+TEST(SampledGaussianLogDelta, KeepsItsDigitsNextToNothing) {
+  const struct {
+    double q, s, epsilon, add, remove;
+  } cases[] = {{5.63e-8, 8.03e8, 9.16e-20, -38.11701302344603873960801, -38.11701302344440907579588},
+               {0.3, 1e6, 1e-8, -15.98051724273462209953407, -15.98051721841161399631559},
+               {1e-3, 1e5, 1e-9, -19.46783462252828296156109, -19.46783349253207092863997}};
+  for (const auto& one : cases) {
+    for (const auto& [direction, truth] : {std::pair{Direction::add, one.add}, std::pair{Direction::remove, one.remove}}) {
+      const LogDelta found = sampled_gaussian_log_delta(one.q, one.s, one.epsilon, direction);
+      EXPECT_LE(std::abs(found.value - truth), found.error + 1e-14) << one.q << (direction == Direction::add ? " add" : " remove");
+      EXPECT_LE(found.error, 1e-11);
+    }
+  }
+}
+
+// Around the largest loss of direction add, where 1 - e^epsilon (1 - q) is next to nothing.
+TEST(SampledGaussianLogDelta, ClosesAtTheEndOfItsLosses) {
+  for (double q : {1e-12, 3.126751979748148e-06, 0.3, 0.999}) {
+    const double end = -std::log1p(-q);
+    for (double s : {0.05, 0.8, 1e3, 8e8}) {
+      for (double ulps : {-1e9, -1e6, -1e3, -100.0, -10.0, -2.0, -1.0, 0.0, 1.0, 2.0, 10.0, 100.0}) {
+        const double epsilon = end * (1 + ulps * 2.2e-16);
+        const LogDelta found = sampled_gaussian_log_delta(q, s, epsilon, Direction::add);
+        EXPECT_FALSE(std::isnan(found.value + found.error));
+        EXPECT_FALSE(std::isnan(found.value - found.error));
+        // At most 1 - e^epsilon (1 - q), and never more than with the record.
+        EXPECT_LE(found.value + found.error, std::log(q * (std::max(-ulps, 0.0) * 2.2e-16 / (1 - q) + 1e-13)) + 1e-6);
+        EXPECT_LE(std::exp(found.value - found.error), std::exp(sampled_gaussian_log_delta(q, s, epsilon, Direction::remove).value) * (1 + 1e-9));
+      }
+      EXPECT_EQ(sampled_gaussian_log_delta(q, s, end * (1 + 1e-13), Direction::add).value, -kInfinity);
+    }
+  }
+}
+
+TEST(SampledGaussianEpsilon, EndsForEveryTarget) {
+  for (double q : {1e-12, 5.63e-8, 3.126751979748148e-06, 0.4, 0.9999}) {
+    for (double s : {0.05, 0.812496901976956, 30.0, 8.03e8}) {
+      for (double delta : {1e-300, 1e-40, 1e-15, 1e-9, 9.497869689745429e-06, 0.3, 0.999}) {
+        const Interval found = sampled_gaussian_epsilon(q, s, delta);
+        EXPECT_FALSE(std::isnan(found.upper));
+        EXPECT_LE(found.lower, found.upper);
+        if (delta >= q) EXPECT_EQ(found.upper, 0);
+      }
+    }
+  }
+}
+
+TEST(GaussianLogDelta, ReturnsForWhatIsNoNumber) {
+  for (double epsilon : {std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()}) {
+    EXPECT_FALSE(gaussian_log_delta(1, epsilon).value > -700);
+  }
+}
+
 TEST(GaussianEpsilon, InvertsDelta) {
   for (double mu_squared : {1e-6, 0.25, 1.0, 100.0, 1e10}) {
     for (double delta : {0.3, 1e-5, 1e-12, 1e-300}) {

@@ -183,6 +183,21 @@ TEST(LossPair, RandomAllocationIsIntegrated) {
   }
 }
 
+// Losses known less exactly stay so whatever they are mixed with.
+TEST(LossPair, AMixtureRoundsAsItsWorsePart) {
+  const LossPairPointer rough = random_allocation_pair(64, 0.8), exact = laplace_pair(1, 1);
+  const LossPairPointer first = mixed_pair(0.3, rough, exact), second = mixed_pair(0.3, exact, rough), nested = mixed_pair(0.1, exact, second);
+  ASSERT_GT(rough->loss_rounding(), exact->loss_rounding());
+  const GridOptions options{0.01, 1, 8, 0};
+  for (const LossPairPointer& mixed : {first, second, nested}) {
+    EXPECT_EQ(mixed->loss_rounding(), rough->loss_rounding());
+    for (Direction direction : {Direction::remove, Direction::add}) {
+      EXPECT_GT(pair_grid(*mixed, direction, Bound::upper, options).loss_error, rough->loss_rounding());
+    }
+  }
+  EXPECT_EQ(mixed_pair(0.3, exact, exact)->loss_rounding(), 0);
+}
+
 TEST(LossPair, ExtremesReturn) {
   for (const Event& event : {Event::laplace(2), Event::discrete_gaussian(6, 3), Event::mixture_of_gaussians(2, {0, 1}, {0.9, 0.1})}) {
     for (std::int64_t count : {std::int64_t{1}, std::numeric_limits<std::int64_t>::max()}) {
