@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -110,6 +111,46 @@ bool counts_as_gaussian(const PairSteps& step, Pairs pairs) {
 }
 
 std::vector<double> spending_rdp(const Spending& spending, std::span<const double> orders, Pairs pairs);
+double left_out(const Spending& spending, Pairs pairs);
+
+// delta of a spending at any number of epsilons: its divergences are found once.
+class RdpDelta {
+ public:
+  RdpDelta(const Spending& spending, std::span<const double> orders) : orders_(orders) {
+    add(spending, Pairs::amplified);
+    if (ways_[0].left_out > 0) add(spending, Pairs::as_gaussian);
+  }
+
+  double at(double epsilon) const {
+    double best = 1;
+    for (const Way& way : ways_) best = std::min(best, at(way, epsilon));
+    return best;
+  }
+
+ private:
+  struct Way {
+    std::vector<double> divergences;
+    double left_out;
+  };
+
+  void add(const Spending& spending, Pairs pairs) {
+    ways_.push_back({spending_rdp(spending, orders_, pairs), left_out(spending, pairs)});
+  }
+
+  double at(const Way& way, double epsilon) const {
+    double best = 0;
+    for (std::size_t i = 0; i < orders_.size(); ++i) {
+      const double order = orders_[i], rdp = way.divergences[i];
+      if (!(rdp < kInfinity)) continue;
+      const double log_delta = (order - 1) * (rdp - epsilon + std::log1p(-1 / order)) - std::log(order);
+      best = std::min(best, log_delta + 1e-14 * ((order - 1) * (rdp + epsilon) + 10));
+    }
+    return std::min(1.0, std::max(std::exp(best), std::numeric_limits<double>::min()) + way.left_out);
+  }
+
+  std::span<const double> orders_;
+  std::vector<Way> ways_;
+};
 
 // Papernot and Steinke 2022, Theorem 2 (negative binomial) and Theorem 6 (Poisson).
 std::vector<double> selection_rdp(const Selection& selection, std::span<const double> orders, Pairs pairs) {
@@ -124,10 +165,10 @@ std::vector<double> selection_rdp(const Selection& selection, std::span<const do
       constant = std::min(constant, (1 + selection.shape) * ((1 - 1 / order) * run[j] - log_success / order));
     }
   }
+  std::optional<RdpDelta> delta;
+  if (!(selection.shape < kInfinity)) delta.emplace(*selection.run, orders);
   for (std::size_t i = 0; i < orders.size(); ++i) {
-    const double extra = selection.shape < kInfinity
-                             ? constant
-                             : selection.mean * rdp_delta(*selection.run, std::log1p(1 / (orders[i] - 1)) * (1 - 1e-12), orders);
+    const double extra = delta ? selection.mean * delta->at(std::log1p(1 / (orders[i] - 1)) * (1 - 1e-12)) : constant;
     best[i] = run[i] + extra + log_mean / (orders[i] - 1);
   }
   // A divergence grows with its order, so that of a larger one is a bound too.
@@ -226,18 +267,6 @@ double epsilon_with(Pairs pairs, const Spending& spending, double delta, std::sp
   return std::max(best, 0.0);
 }
 
-double delta_with(Pairs pairs, const Spending& spending, double epsilon, std::span<const double> orders) {
-  double best = 0;
-  const std::vector<double> divergences = spending_rdp(spending, orders, pairs);
-  for (std::size_t i = 0; i < orders.size(); ++i) {
-    const double order = orders[i], rdp = divergences[i];
-    if (!(rdp < kInfinity)) continue;
-    const double log_delta = (order - 1) * (rdp - epsilon + std::log1p(-1 / order)) - std::log(order);
-    best = std::min(best, log_delta + 1e-14 * ((order - 1) * (rdp + epsilon) + 10));
-  }
-  return std::min(1.0, std::max(std::exp(best), std::numeric_limits<double>::min()) + left_out(spending, pairs));
-}
-
 }  // namespace
 
 double rdp_epsilon(const Spending& spending, double delta, std::span<const double> orders) {
@@ -247,9 +276,7 @@ double rdp_epsilon(const Spending& spending, double delta, std::span<const doubl
 }
 
 double rdp_delta(const Spending& spending, double epsilon, std::span<const double> orders) {
-  const double amplified = delta_with(Pairs::amplified, spending, epsilon, orders);
-  if (!(left_out(spending, Pairs::amplified) > 0)) return amplified;
-  return std::min(amplified, delta_with(Pairs::as_gaussian, spending, epsilon, orders));
+  return RdpDelta(spending, orders).at(epsilon);
 }
 
 Interval RdpAccountant::epsilon(const Event& event, double delta, Adjacency adjacency) const {
