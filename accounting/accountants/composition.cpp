@@ -185,8 +185,10 @@ void Composition::set_apart(const GridLoss& grid, double count) {
 double Composition::beyond_but_below(double epsilon) const {
   double probability = 0;
   for (const BeyondSteps& steps : beyond_) {
-    if (epsilon < (steps.lowest + lowest_total_) * (1 - 1e-9)) continue;
-    const double exponent = rest_tilt_ * (epsilon - steps.lowest), rounding = 1e-12 * (std::abs(exponent) + log_rest_moment_);
+    const double at_least = steps.lowest + lowest_total_;
+    if (epsilon < at_least - 1e-9 * std::abs(at_least)) continue;
+    const double exponent = rest_tilt_ * (epsilon - steps.lowest);
+    const double rounding = 1e-12 * (rest_tilt_ * (std::abs(epsilon) + std::abs(steps.lowest)) + log_rest_moment_);
     const double rest = cut_ ? std::exp(std::min(0.0, exponent + log_rest_moment_ + rounding)) : 1;
     probability += steps.expected * rest;
   }

@@ -4,7 +4,7 @@
 # TESTS: the accounting_tests of an up-to-date build tree.
 source "$(dirname "$0")/one_fault.sh"
 prepare hushgrad_accounting accounting_tests "$@"
-all='Directions*:Undershoot*:Gaussian*:*GridLoss*:*Composition*:Shares*:Fft*:Rdp*:Gap*:Spending*:LossPair*:PldAccountant*:*EveryAccountant*:*EventContract*'
+all='Directions*:Undershoot*:Gaussian*:SampledGaussian*:*GridLoss*:*Composition*:Shares*:Fft*:Rdp*:Gap*:Spending*:LossPair*:PldAccountant*:*EveryAccountant*:*EventContract*'
 without_fault "$all"
 fault "losses of direction remove have an end too" accounting/accountants/pld.cpp 's/if \(direction == Direction::remove \|\| spending/if ((direction == Direction::remove \&\& epsilon < 0) || spending/' "$all"
 fault "a Gaussian part has losses that end" accounting/accountants/pld.cpp 's/ \|\| spending\.mu_squared > 0 \|\| !spending\.pairs\.empty\(\)\) return false/) return false/' "$all"
@@ -29,6 +29,8 @@ fault "the tail below is lost" accounting/accountants/loss_grid.cpp 's/grid\.mas
 fault "what is beyond has no excess" accounting/accountants/loss_grid.cpp 's/q_ \* normal_between\(\(x_high_ - 1\) \/ s_, x_high_ \/ s_\), loss_/0, loss_/' "$all"
 fault "pairs are seen from one side" accounting/accountants/loss_pair.cpp 's/return direction == Direction::remove \? outcomes : swapped/return direction == Direction::remove || parts > 0 ? outcomes : swapped/' "$all"
 fault "pairs lose what is above" accounting/accountants/loss_pair.cpp 's/grid\.infinite = outcomes\.high_p;//' "$all"
+fault "a mixture rounds as its first part" accounting/accountants/gaussian_pairs.cpp 's/std::max\(first_->loss_rounding\(\), second_->loss_rounding\(\)\)/first_->loss_rounding()/' "$all"
+fault "the end of losses without the record is forgotten" accounting/accountants/gaussian.cpp 's/if \(epsilon > -std::log1p\(-q\) .*$//' "$all"
 fault "orders are converted with the wrong sign" accounting/accountants/rdp.cpp 's/const double epsilon = rdp \+ std::log1p\(-1 \/ order\)/const double epsilon = rdp - std::log1p(1 \/ (order - 1)) * order/' "$all"
 fault "moments are divided by the order" accounting/accountants/rdp.cpp 's/kSlack \* log_moment \/ \(order - 1\), kSlack/kSlack * log_moment \/ order, kSlack/' "$all"
 fault "binomial terms start at 3" accounting/accountants/rdp.cpp 's/for \(int k = 2; k <= order; \+\+k\)/for (int k = 3; k <= order; ++k)/' "$all"

@@ -312,7 +312,7 @@ def selected_gaussian(sigma: float, mean: float, shape: float, target: float) ->
         at = {order: math.log1p(1 / (order - 1)) for order in orders}
         extra = {o: mean * (norm.cdf(mu / 2 - e / mu) - math.exp(e) * norm.cdf(-mu / 2 - e / mu)) for o, e in at.items()}
     return min(
-        divergence[o] + extra[o] + math.log(mean) / (o - 1) + math.log1p(-1 / o) - (math.log(target) + math.log(o)) / (o - 1)
+        float(divergence[o] + extra[o] + math.log(mean) / (o - 1) + math.log1p(-1 / o) - (math.log(target) + math.log(o)) / (o - 1))
         for o in orders
     )
 
