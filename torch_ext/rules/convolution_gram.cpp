@@ -1,6 +1,7 @@
 #include "torch_ext/rules/convolution_gram.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "torch_ext/rules/gemm.h"
 #include "torch_ext/rules/vector_units.h"
@@ -8,6 +9,7 @@
 namespace hushgrad {
 namespace {
 
+constexpr std::int64_t kMostPositions = 2048;  // 16 MiB of float32 a matrix and thread
 constexpr std::int64_t kPanel = 64;  // columns of a product at least: fewer leave the multiplier idle
 
 /// products: [n, n] = x^T x for x: [channels, n]; on and above the diagonal, and what little is below it within a panel.
@@ -140,6 +142,7 @@ template class ConvolutionGram<float>;
 template class ConvolutionGram<double>;
 
 double convolution_gram_cost(const ConvolutionGeometry& s) {
+  if (std::max(s.in_positions(), s.out_positions()) > kMostPositions) return std::numeric_limits<double>::infinity();
   const double in = static_cast<double>(s.in_positions()), out = static_cast<double>(s.out_positions());
   return (in * in * static_cast<double>(s.in_channels) + out * out * static_cast<double>(s.out_channels + s.taps() * s.groups)) / 2;
 }

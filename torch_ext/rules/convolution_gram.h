@@ -35,7 +35,7 @@ class ConvolutionGram {
   std::vector<T> lanes_;                     // [line]
 };
 
-/// Multiply-adds an image.
+/// Multiply-adds an image. Infinite where a matrix would take more memory than a thread should.
 double convolution_gram_cost(const ConvolutionGeometry& geometry);
 
 }  // namespace hushgrad

@@ -112,6 +112,14 @@ TEST_P(ConvolutionGrams, AgreeWithTheGradientEntryByEntryInDouble) { expect_as_n
 
 INSTANTIATE_TEST_SUITE_P(Shapes, ConvolutionGrams, testing::ValuesIn(kCases), [](const auto& info) { return info.param.name; });
 
+TEST(ConvolutionGrams, AreNotMadeOfManyPositions) {
+  const auto cost = [](std::int64_t side) {
+    return convolution_gram_cost(make("", {1, side, side}, {1, 3, 3}, {1, 1, 1}, {0, 1, 1}, {1, 1, 1}, 1, 8, 8).geometry);
+  };
+  EXPECT_DOUBLE_EQ(cost(32), 1024.0 * 1024 * (8 + 8 + 9) / 2);
+  EXPECT_EQ(cost(64), std::numeric_limits<double>::infinity());
+}
+
 TEST(ConvolutionGrams, TellOfPositionsThatCancel) {
   const ConvolutionGeometry s = kCases[1].geometry;
   const std::vector<float> image(static_cast<std::size_t>(s.in_channels * s.in_positions()), 1.0f);
