@@ -76,6 +76,25 @@ CASES["conv_transpose1d_groups"] = Case(lambda: nn.ConvTranspose1d(4, 6, 3, stri
 CASES["conv2d_large"] = Case(
     lambda: nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 48, 3, stride=2)), floats(3, 33, 29)
 )
+# Few positions for their channels: the norms come from products of pixels.
+CASES["conv2d_few_positions"] = Case(
+    lambda: nn.Sequential(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1, stride=2, bias=False)), floats(16, 6, 6)
+)
+CASES["conv2d_few_positions_groups"] = Case(lambda: nn.Conv2d(32, 32, (3, 2), padding=1, dilation=(1, 2), groups=2), floats(32, 5, 4))
+CASES["conv_transpose2d_few_positions"] = Case(lambda: nn.ConvTranspose2d(32, 16, 3, stride=2, padding=1), floats(32, 4, 3))
+CASES["conv3d_few_positions"] = Case(lambda: nn.Conv3d(16, 24, 3, padding=1), floats(16, 3, 4, 2))
+
+
+@case("conv2d_of_views", floats(3, 16, 4, 4))
+class _ConvolutionOfViews(nn.Module):
+    """Several images a sample, each through the same weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(16, 32, 3, padding=1), nn.Linear(32, 3)
+
+    def forward(self, views: torch.Tensor) -> torch.Tensor:
+        return self.head(self.conv(views.flatten(0, 1)).relu().mean((2, 3)).unflatten(0, (-1, 3)).mean(1))
 
 
 @case("embedding_mean", ids(11, 6))
