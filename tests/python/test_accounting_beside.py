@@ -38,8 +38,8 @@ def between(rng: random.Random, low: float, high: float) -> float:
 def mixture(rng: random.Random) -> DpEvent:
     weights = [rng.random() for _ in range(rng.randint(2, 4))]
     shifts = tuple(rng.choice([0.0, 0.5, 1.0, 2.0]) for _ in weights)
-    if not any(shifts):  # theirs refuses one that moves nothing
-        shifts = (1.0, *shifts[1:])
+    if len(set(shifts)) == 1:  # theirs fails on these
+        shifts = (shifts[0] + 1.0, *shifts[1:])
     return MixtureOfGaussiansDpEvent(between(rng, 0.7, 5), shifts, tuple(w / sum(weights) for w in weights))
 
 
