@@ -6,6 +6,7 @@
 
 #include "accounting/accountants/cell_grid.h"
 #include "accounting/accountants/loss.h"
+#include "accounting/accountants/normal.h"
 #include "accounting/accountants/quadrature.h"
 
 namespace hushgrad {
@@ -13,13 +14,6 @@ namespace {
 
 constexpr double kUlp = std::numeric_limits<double>::epsilon();
 constexpr double kLogSqrt2Pi = 0.91893853320467274178;
-
-double normal_tail(double z) { return std::erfc(z * 0.70710678118654752440) / 2; }
-
-// Probability between two points, without cancellation on either side.
-double normal_between(double from, double to) {
-  return from > 0 ? normal_tail(from) - normal_tail(to) : normal_tail(-to) - normal_tail(-from);
-}
 
 class Discretiser {
  public:

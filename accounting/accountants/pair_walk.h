@@ -71,8 +71,6 @@ void walk(const Model& model, double from, double to, Outcomes& outcomes) {
   }
 }
 
-inline double normal_tail(double z) { return std::erfc(z * 0.70710678118654752440) / 2; }
-
 /// How many standard deviations leave out less than exp(log_rest).
 inline double deviations(double log_rest) { return std::clamp(std::sqrt(std::max(0.0, -2 * log_rest)), 8.0, 37.0); }
 

@@ -5,6 +5,7 @@
 #include <mutex>
 #include <sstream>
 
+#include "accounting/accountants/normal.h"
 #include "accounting/accountants/pair_walk.h"
 #include "accounting/accountants/pairs.h"
 

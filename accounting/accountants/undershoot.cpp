@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "accounting/accountants/loss.h"
+#include "accounting/accountants/normal.h"
 
 namespace hushgrad {
 namespace {
@@ -12,12 +13,6 @@ namespace {
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // The closed forms below round by less, relative to their largest term.
 constexpr double kRounding = 1e-13;
-
-double normal_tail(double z) { return std::erfc(z * 0.70710678118654752440) / 2; }
-
-double normal_between(double from, double to) {
-  return from > 0 ? normal_tail(from) - normal_tail(to) : normal_tail(-to) - normal_tail(-from);
-}
 
 // E_Q[u^2; x <= to], u = q (e^g - 1): the density times e^g and e^(2g) is that of a normal around 1 and around 2.
 double square_below(double q, double s, double to) {

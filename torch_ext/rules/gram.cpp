@@ -118,13 +118,8 @@ at::Tensor gram_squared_norms(const at::Tensor& activations, const at::Tensor& b
 at::Tensor gram_squared_norms_by_library(const at::Tensor& activations, const at::Tensor& backprops) {
   const auto &a = activations, &g = backprops;
   const at::Tensor product = a.bmm(a.transpose(1, 2)).mul_(g.bmm(g.transpose(1, 2)));
-  at::Tensor norms = product.sum({1, 2}, false, at::kDouble).cpu();
   const at::Tensor diagonal = product.diagonal(0, 1, 2).sum(1, false, at::kDouble).cpu();
-  for (std::int64_t b = 0; b < norms.size(0); ++b) {
-    double& norm = norms.data_ptr<double>()[b];
-    if (norm < kCancelled * diagonal.const_data_ptr<double>()[b]) norm = formed_squared_norm(a[b], g[b]);
-  }
-  return norms;
+  return without_cancelled(product.sum({1, 2}, false, at::kDouble).cpu(), diagonal, [&](std::int64_t b) { return formed_squared_norm(a[b], g[b]); });
 }
 
 }  // namespace hushgrad

@@ -19,12 +19,8 @@ class Tied final : public Contribution {
     const EmbeddingParts table = *embedding_parts(*table_);
     const LinearParts layer = *linear_parts(*layer_);
     const at::Tensor one_by_one = table_->squared_norms().cpu() + layer_->squared_norms().cpu();
-    at::Tensor norms = one_by_one + 2 * cross_term(table, layer).cpu();
-    for (std::int64_t b = 0; b < norms.size(0); ++b) {
-      double& norm = norms.data_ptr<double>()[b];
-      if (norm < kCancelled * one_by_one.const_data_ptr<double>()[b]) norm = formed_squared_norm(table, layer, b);
-    }
-    return norms;
+    return without_cancelled(one_by_one + 2 * cross_term(table, layer).cpu(), one_by_one,
+                             [&](std::int64_t b) { return formed_squared_norm(table, layer, b); });
   }
 
   at::Tensor weighted_sum(const SampleFactors& factors) override {
